@@ -1,0 +1,69 @@
+//! `stats`: what a database holds and uses, as a table or as JSON.
+//!
+//! The JSON document has the fields of [`memtide::Stats`] by their names; `exec` prints the same.
+
+use std::io::Write;
+
+use memtide::{KeyspaceStats, Stats};
+
+use crate::args::Global;
+use crate::formats::stats::json;
+use crate::open::{self, Access};
+use crate::report::{self, Outcome};
+
+/// Shows the statistics.
+pub(crate) fn run(global: &Global) -> Outcome {
+    let stats = open::database(global, Access::Read)?.stats();
+    if global.json {
+        return report::print_json(&json(&stats));
+    }
+    let mut output = report::output();
+    writeln!(output, "{}\n\n{}", keyspaces(&stats), whole(&stats))?;
+    output.finish()
+}
+
+fn keyspaces(stats: &Stats) -> comfy_table::Table {
+    let mut table = report::table([
+        "keyspace", "memtable", "entries", "used", "reserved", "sealed", "tables", "on disk",
+        "levels",
+    ]);
+    for one in &stats.keyspaces {
+        table.add_row([
+            one.name.clone(),
+            one.memtable_type.to_string(),
+            one.entries_active.to_string(),
+            report::bytes(one.active.used),
+            report::bytes(one.active.reserved),
+            report::bytes(one.sealed_bytes),
+            one.tables.to_string(),
+            report::bytes(one.table_bytes),
+            levels(one),
+        ]);
+    }
+    table
+}
+
+/// `4 1 0 2`: the tables of each level.
+fn levels(keyspace: &KeyspaceStats) -> String {
+    let counts: Vec<String> =
+        keyspace.levels.iter().map(|level| level.tables.to_string()).collect();
+    counts.join(" ")
+}
+
+fn whole(stats: &Stats) -> comfy_table::Table {
+    let mut table = report::table(["database", ""]);
+    let (budget, used) = (report::bytes(stats.memory_budget), report::bytes(stats.memory_used));
+    let segments = stats.wal_segments;
+    for (name, value) in [
+        ("memory", format!("{used} of {budget}")),
+        ("cache", report::bytes(stats.cache_bytes)),
+        ("cache hits, misses", format!("{}, {}", stats.cache_hits, stats.cache_misses)),
+        ("WAL", format!("{} in {segments} segments", report::bytes(stats.wal_bytes))),
+        ("manifest", report::bytes(stats.manifest_bytes)),
+        ("visible, durable", format!("{}, {}", stats.visible, stats.durable)),
+        ("flushes, compactions", format!("{}, {}", stats.flushes, stats.compactions)),
+    ] {
+        table.add_row([name.to_owned(), value]);
+    }
+    table
+}

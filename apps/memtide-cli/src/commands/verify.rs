@@ -1,0 +1,40 @@
+//! `verify`: reads every byte of a database and reports damage, one line each: file, offset, what.
+
+use std::io::Write;
+
+use memtide::{Error, ErrorKind};
+use serde_json::json;
+
+use crate::args::Global;
+use crate::open;
+use crate::report::{self, Outcome};
+
+/// Verifies the database.
+pub(crate) fn run(global: &Global) -> Outcome {
+    let dir = open::directory(global, None, &open::config(global, &[])?)?;
+    let found = memtide::verify(&dir)?;
+    if global.json {
+        let damage = |one: &memtide::Damage| json!({ "file": one.file.display().to_string(), "offset": one.offset, "what": one.what });
+        let damages: Vec<_> = found.damages.iter().map(damage).collect();
+        let report = json!({ "files": found.files, "bytes": found.bytes, "damages": damages });
+        report::print_json(&report)?;
+    } else {
+        let mut output = report::output();
+        for one in &found.damages {
+            writeln!(output, "{} {} {}", one.file.display(), one.offset, one.what)?;
+        }
+        output.finish()?;
+    }
+    let read = format!("{} B in {} files", found.bytes, found.files);
+    match found.damages.len() {
+        0 => {
+            report::say(format_args!("no damage in {read}"));
+            Ok(())
+        }
+        count => {
+            let plural = if count == 1 { "" } else { "s" };
+            let message = format!("{count} damaged place{plural} in {read} of {}", dir.display());
+            Err(Error::new(ErrorKind::Corruption, message).into())
+        }
+    }
+}

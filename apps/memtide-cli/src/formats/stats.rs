@@ -1,0 +1,53 @@
+//! Statistics and health as JSON documents with stable field names.
+
+use memtide::{Health, KeyspaceStats, LevelStats, Stats};
+use serde_json::{Value, json};
+
+/// The fields of [`Stats`] by their names.
+pub(crate) fn json(stats: &Stats) -> Value {
+    let keyspaces: Vec<Value> = stats.keyspaces.iter().map(keyspace).collect();
+    json!({
+        "keyspaces": keyspaces,
+        "memory_budget": stats.memory_budget,
+        "memory_used": stats.memory_used,
+        "cache_bytes": stats.cache_bytes,
+        "cache_hits": stats.cache_hits,
+        "cache_misses": stats.cache_misses,
+        "wal_bytes": stats.wal_bytes,
+        "wal_segments": stats.wal_segments,
+        "manifest_bytes": stats.manifest_bytes,
+        "visible": stats.visible,
+        "durable": stats.durable,
+        "flushes": stats.flushes,
+        "compactions": stats.compactions,
+    })
+}
+
+fn keyspace(stats: &KeyspaceStats) -> Value {
+    let level = |level: &LevelStats| json!({ "tables": level.tables, "bytes": level.bytes });
+    let levels: Vec<Value> = stats.levels.iter().map(level).collect();
+    let active = &stats.active;
+    json!({
+        "name": stats.name,
+        "id": stats.id,
+        "memtable_type": stats.memtable_type.name(),
+        "active": {
+            "keys": active.keys,
+            "values": active.values,
+            "overhead": active.overhead,
+            "used": active.used,
+            "reserved": active.reserved,
+        },
+        "entries_active": stats.entries_active,
+        "sealed": stats.sealed,
+        "sealed_bytes": stats.sealed_bytes,
+        "levels": levels,
+        "tables": stats.tables,
+        "table_bytes": stats.table_bytes,
+    })
+}
+
+/// The state and, where something is wrong, why.
+pub(crate) fn health(health: &Health) -> Value {
+    json!({ "state": health.state, "reason": health.reason })
+}

@@ -1,0 +1,148 @@
+//! User keys: any bytes, ordered as `memcmp` orders them.
+//!
+//! There are no comparator callbacks. Byte order is what makes eight-byte heads, radix trees and prefix
+//! truncation valid everywhere; typed keys come from order-preserving encodings.
+
+use std::cmp::Ordering;
+
+/// Longest user key in bytes.
+pub const KEY_LEN_MAX: usize = 65_535;
+
+/// Longest end of a range delete: an inclusive bound at the longest key is that key and one zero byte.
+pub const RANGE_END_LEN_MAX: usize = KEY_LEN_MAX + 1;
+
+/// Longest value in bytes while values live inside tables.
+pub const VALUE_LEN_MAX: usize = 8 << 20;
+
+/// The first eight bytes of `key` as a big-endian integer, padded with zeros.
+///
+/// Monotone: `head(a) < head(b)` implies `a < b`. Equal heads say nothing.
+#[inline]
+#[must_use]
+pub fn head(key: &[u8]) -> u64 {
+    if let Some(first) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut padded = [0; 8];
+    padded[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(padded)
+}
+
+/// Bytes that `a` and `b` share from the start.
+#[must_use]
+pub fn shared_prefix_len(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// The smallest key above every key that starts with `prefix`; `None` if there is none.
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|&byte| byte != 0xFF)?;
+    let mut end = prefix[..=kept].to_vec();
+    end[kept] += 1;
+    Some(end)
+}
+
+/// The smallest key above `key`: `key` and a zero byte.
+#[must_use]
+pub fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next
+}
+
+/// The upper end of a range of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upper {
+    /// Keys up to and including this one.
+    Included(Vec<u8>),
+    /// Keys below this one.
+    Excluded(Vec<u8>),
+    /// Every key.
+    Unbounded,
+}
+
+impl Upper {
+    /// Whether `key` lies at or below this end.
+    #[must_use]
+    pub fn admits(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Included(last) => key <= last.as_slice(),
+            Self::Excluded(end) => key < end.as_slice(),
+            Self::Unbounded => true,
+        }
+    }
+
+    /// The same end as a lower bound for what follows: `None` above everything.
+    #[must_use]
+    pub fn exclusive_end(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Included(last) => Some(successor(last)),
+            Self::Excluded(end) => Some(end.clone()),
+            Self::Unbounded => None,
+        }
+    }
+
+    fn rank(&self) -> (Option<&[u8]>, u8) {
+        match self {
+            Self::Excluded(end) => (Some(end), 0),
+            Self::Included(last) => (Some(last), 1),
+            Self::Unbounded => (None, 2),
+        }
+    }
+}
+
+impl PartialOrd for Upper {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Upper {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ((a, a_rank), (b, b_rank)) = (self.rank(), other.rank());
+        match (a, b) {
+            (None, None) => Ordering::Equal,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (Some(a), Some(b)) => a.cmp(b).then(a_rank.cmp(&b_rank)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn prefix_end_is_the_first_key_above_the_prefix() {
+        for (prefix, end) in [
+            (&b"ab"[..], Some(&b"ac"[..])),
+            (b"a\xFF", Some(b"b")),
+            (b"\xFF\xFF", None),
+            (b"", None),
+        ] {
+            assert_eq!(prefix_end(prefix).as_deref(), end, "prefix {prefix:?}");
+        }
+    }
+
+    #[test]
+    fn uppers_are_ordered_by_what_they_admit() {
+        let a = |key: &[u8]| Upper::Excluded(key.to_vec());
+        let i = |key: &[u8]| Upper::Included(key.to_vec());
+        let rising = [a(b"a"), i(b"a"), a(b"a\0"), a(b"b"), i(b"b"), Upper::Unbounded];
+        assert!(rising.is_sorted());
+        assert!(i(b"a").admits(b"a") && !a(b"a").admits(b"a") && Upper::Unbounded.admits(b"zz"));
+    }
+
+    proptest! {
+        #[test]
+        fn heads_never_contradict_key_order(a: Vec<u8>, b: Vec<u8>) {
+            if head(&a) < head(&b) {
+                prop_assert!(a < b);
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Locks, atomics and shared pointers: the only door to them for every crate of the engine.
+//!
+//! Under `cfg(loom)` or `cfg(shuttle)` this module is where the twins of a model checker go in, so no
+//! other file names `std::sync` for a lock or an atomic. A lock whose holder panicked is taken over, not
+//! poisoned: the engine's own state machines say what is still usable after a panic.
+
+use std::time::Duration;
+
+pub use arc_swap::Guard;
+pub use std::sync::atomic;
+pub use std::sync::{Arc, OnceLock, Weak};
+pub use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+/// A mutual exclusion lock that a panic does not poison.
+#[derive(Debug, Default)]
+pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::Mutex::new(value))
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits for the lock.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The lock if nobody holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The value, by exclusive borrow.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A readers-writer lock that a panic does not poison.
+#[derive(Debug, Default)]
+pub struct RwLock<T: ?Sized>(std::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// A lock around `value`.
+    pub const fn new(value: T) -> Self {
+        Self(std::sync::RwLock::new(value))
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits until no writer holds the lock.
+    #[inline]
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits until nobody holds the lock.
+    #[inline]
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A condition to wait for beside a [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    /// A condition nobody waits for yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(std::sync::Condvar::new())
+    }
+
+    /// Gives the lock up, waits for a notification, takes the lock again. May wake without cause.
+    pub fn wait<'g, T>(&self, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
+        self.0.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// As [`Condvar::wait`], for at most `limit`.
+    pub fn wait_timeout<'g, T>(
+        &self,
+        guard: MutexGuard<'g, T>,
+        limit: Duration,
+    ) -> MutexGuard<'g, T> {
+        let woken = self.0.wait_timeout(guard, limit);
+        woken.unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
+
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes all waiters.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+/// A shared pointer that readers load without a lock and writers replace as a whole.
+#[derive(Debug)]
+pub struct Swap<T>(arc_swap::ArcSwap<T>);
+
+impl<T> Swap<T> {
+    /// A pointer to `value`.
+    pub fn new(value: Arc<T>) -> Self {
+        Self(arc_swap::ArcSwap::new(value))
+    }
+
+    /// The current value for a short read: no reference count is touched on the usual path.
+    #[inline]
+    pub fn guard(&self) -> Guard<Arc<T>> {
+        self.0.load()
+    }
+
+    /// The current value to keep.
+    #[inline]
+    pub fn load(&self) -> Arc<T> {
+        self.0.load_full()
+    }
+
+    /// Installs `value`; later loads see it.
+    pub fn store(&self, value: Arc<T>) {
+        self.0.store(value);
+    }
+}

@@ -1,0 +1,460 @@
+//! The memory of one memtable: a growing region of records and index words, freed all at once.
+//!
+//! ```text
+//! segment k      0       1       2        3        ...
+//! offsets        0..4K   4K..8K  8K..16K  16K..32K ...   the span doubles, so an offset names its segment
+//! ```
+//!
+//! A [`Ref`] is an offset in units of four bytes, so four bytes address 16 GiB. Segments are allocated
+//! zeroed and only when needed; the last one is clipped so that the sum never passes the limit. Nothing
+//! straddles segments, nothing is moved, nothing is freed before the arena.
+//!
+//! Two kinds of bytes live here:
+//! - **words**: index nodes and the link words in front of records, always accessed as atomics;
+//! - **records**: written once by the [`Slab`] that carved them, immutable from then on.
+//!
+//! # Safety model
+//! The crate's one module of raw memory. All functions are crate-private and safe to call under these
+//! rules, which the modules around it keep (they contain no `unsafe`, so breaking one would be a bug here
+//! or in a variant's use of a `Ref`, never in user code):
+//! 1. A `Ref` comes from a slab of the arena it is used with. (Checked: every access is bounds-checked
+//!    against its segment, so a foreign `Ref` panics or reads initialised bytes of this arena.)
+//! 2. Words are only viewed as words and records only as records; link words lie before their record.
+//! 3. A record's `Ref` reaches another thread only through a lock or a Release store, after it is whole.
+//! 4. One slab exists at a time: the memtable's writer lock is held while it lives.
+//!
+//! Every pointer is derived from its segment's allocation, so Miri's provenance checks apply; the unit
+//! tests below and the conformance suite run under Miri where a nightly toolchain has it.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr;
+use std::slice;
+
+use memtide_base::sync::OnceLock;
+use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use memtide_base::{Entry, SeqNo};
+
+use crate::contract::NewEntry;
+use crate::record;
+
+/// Bytes a `Ref` counts in.
+const UNIT: u64 = 4;
+/// Span of segment 0; a power of two.
+const FIRST_SPAN: u64 = 4096;
+/// Segments that 32-bit refs can name: the last one ends at 16 GiB.
+const SEGMENTS: usize = 23;
+const SEGMENT_ALIGN: usize = 8;
+/// The first offset handed out, so that no `Ref` is 0.
+const FIRST_OFFSET: u64 = 8;
+
+/// Names a record or an index node inside its arena. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ref(std::num::NonZeroU32);
+
+impl Ref {
+    /// The ref that a word holds; `None` for 0.
+    #[inline]
+    pub(crate) fn from_word(word: u32) -> Option<Self> {
+        std::num::NonZeroU32::new(word).map(Self)
+    }
+
+    /// The word that holds this ref.
+    #[inline]
+    pub(crate) fn word(self) -> u32 {
+        self.0.get()
+    }
+
+    fn at(offset: u64) -> Self {
+        debug_assert_eq!(offset % UNIT, 0);
+        let units = u32::try_from(offset / UNIT).expect("segments end where refs end");
+        Self::from_word(units).expect("offset 0 is never handed out")
+    }
+
+    #[inline]
+    fn offset(self) -> u64 {
+        u64::from(self.0.get()) * UNIT
+    }
+}
+
+/// The word an optional ref is stored as.
+#[inline]
+pub(crate) fn word_of(at: Option<Ref>) -> u32 {
+    at.map_or(0, Ref::word)
+}
+
+#[derive(Debug)]
+struct Segment {
+    base: AtomicPtr<u8>,
+    len: AtomicUsize,
+}
+
+/// The memory of one memtable.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    segments: [Segment; SEGMENTS],
+    /// Where the next slab begins; moved by the holder of the slab only.
+    tail: AtomicU64,
+    reserved: AtomicU64,
+    limit: u64,
+    seq_base: OnceLock<SeqNo>,
+}
+
+/// Where a slab would go, and the segment that must be allocated for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    start: u64,
+    bytes: u64,
+    segment: Option<(usize, u64)>,
+}
+
+impl Plan {
+    /// Bytes the arena's reservation grows by.
+    pub(crate) fn growth(&self) -> u64 {
+        self.segment.map_or(0, |(_, len)| len)
+    }
+}
+
+impl Arena {
+    /// An arena that allocates nothing yet and never more than `limit` bytes.
+    pub(crate) fn new(limit: u64) -> Self {
+        let empty = || Segment { base: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) };
+        Self {
+            segments: std::array::from_fn(|_| empty()),
+            tail: AtomicU64::new(FIRST_OFFSET),
+            reserved: AtomicU64::new(0),
+            limit,
+            seq_base: OnceLock::new(),
+        }
+    }
+
+    /// The limit an empty arena needs to grant one slab of `bytes`.
+    pub(crate) fn limit_for(bytes: u64) -> u64 {
+        round_up(bytes + FIRST_OFFSET, 8)
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of records, index nodes and what was skipped at segment ends.
+    pub(crate) fn used(&self) -> u64 {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let below_tail = |k: usize| {
+            let allocated = self.segment_end(k) - segment_start(k);
+            tail.saturating_sub(first_free(k)).min(allocated)
+        };
+        (0..SEGMENTS).map(below_tail).sum()
+    }
+
+    /// Where a slab of `bytes` fits within the limit, if anywhere.
+    pub(crate) fn plan(&self, bytes: u64) -> Option<Plan> {
+        let bytes = round_up(bytes, 8);
+        let start = self.tail.load(Ordering::Relaxed);
+        let current = segment_of(start);
+        if start + bytes <= self.segment_end(current) {
+            return Some(Plan { start, bytes, segment: None });
+        }
+        let room = self.limit - self.reserved();
+        let is_fresh = |k: usize| self.segments[k].len.load(Ordering::Relaxed) == 0;
+        // A later segment may be there already, for a slab that was not used.
+        let wide = |k: &usize| {
+            let end =
+                if is_fresh(*k) { segment_start(*k) + span(*k) } else { self.segment_end(*k) };
+            first_free(*k) >= start && first_free(*k) + bytes <= end
+        };
+        let k = (current..SEGMENTS).find(wide)?;
+        if !is_fresh(k) {
+            return Some(Plan { start: first_free(k), bytes, segment: None });
+        }
+        let needed = round_up(first_free(k) - segment_start(k) + bytes, 8);
+        let len = needed.max(span(k).min(room & !7));
+        (len <= room).then(|| Plan { start: first_free(k), bytes, segment: Some((k, len)) })
+    }
+
+    /// Allocates what the plan needs; `false`, and nothing changed, if the system has no memory.
+    pub(crate) fn allocate(&self, plan: &Plan) -> bool {
+        let Some((k, len)) = plan.segment else { return true };
+        let Ok(size) = usize::try_from(len) else { return false };
+        let Ok(layout) = Layout::from_size_align(size, SEGMENT_ALIGN) else { return false };
+        // SAFETY: the layout's size is not zero: a planned segment holds at least one slab.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() {
+            return false;
+        }
+        self.reserved.fetch_add(len, Ordering::Relaxed);
+        let segment = &self.segments[k];
+        segment.base.store(base, Ordering::Release);
+        // Release pairs with the Acquire in `slice_at`: who sees the length sees the base.
+        segment.len.store(size, Ordering::Release);
+        true
+    }
+
+    /// The slab of an allocated plan. The caller holds the memtable's writer lock.
+    pub(crate) fn slab(&self, plan: &Plan) -> Slab<'_> {
+        Slab { arena: self, start: plan.start, at: plan.start, end: plan.start + plan.bytes }
+    }
+
+    /// The sequence number that record headers count from; fixed by the first record.
+    pub(crate) fn seq_base(&self, first: SeqNo) -> SeqNo {
+        *self.seq_base.get_or_init(|| record::seq_base(first))
+    }
+
+    /// The entry of a record.
+    #[inline]
+    pub(crate) fn entry(&self, at: Ref) -> Entry<'_> {
+        let base = self.seq_base.get().copied().unwrap_or_default();
+        record::decode(self.bytes_from(at), base)
+    }
+
+    /// The key of a record.
+    #[inline]
+    pub(crate) fn key(&self, at: Ref) -> &[u8] {
+        self.entry(at).key
+    }
+
+    /// The sequence number of a record.
+    #[inline]
+    pub(crate) fn seq(&self, at: Ref) -> SeqNo {
+        self.entry(at).seq
+    }
+
+    /// `count` words of an index node.
+    #[inline]
+    pub(crate) fn words(&self, at: Ref, count: u32) -> &[AtomicU32] {
+        let base = self.slice_at(at.offset(), u64::from(count) * UNIT);
+        // SAFETY: `slice_at` checked that the range lies inside one live segment; offsets are multiples
+        // of four and segments 8-aligned; rule 2 says these bytes are only ever accessed as atomics.
+        unsafe { slice::from_raw_parts(base.cast::<AtomicU32>(), count as usize) }
+    }
+
+    /// `count` 64-bit words of an index node that was carved with [`Slab::words8`].
+    #[inline]
+    pub(crate) fn words8(&self, at: Ref, count: u32) -> &[AtomicU64] {
+        let offset = at.offset();
+        assert_eq!(offset % 8, 0, "64-bit words are 8-aligned");
+        let base = self.slice_at(offset, u64::from(count) * 8);
+        // SAFETY: as in `words`; the alignment was just checked and segments are 8-aligned.
+        unsafe { slice::from_raw_parts(base.cast::<AtomicU64>(), count as usize) }
+    }
+
+    /// Link word `index` of a record: word 0 lies directly before it, word 1 before that.
+    #[inline]
+    pub(crate) fn link(&self, record: Ref, index: u32) -> &AtomicU32 {
+        let before = u64::from(index + 1) * UNIT;
+        let offset = record.offset().checked_sub(before).expect("link words precede their record");
+        let base = self.slice_at(offset, UNIT);
+        // SAFETY: as in `words`: in bounds, aligned, and link words are only accessed as atomics.
+        unsafe { &*base.cast::<AtomicU32>() }
+    }
+
+    /// The bytes of the record at `at`, up to the end of its segment.
+    #[inline]
+    fn bytes_from(&self, at: Ref) -> RecordBytes<'_> {
+        RecordBytes { arena: self, offset: at.offset() }
+    }
+
+    /// A pointer to `len` bytes inside one segment.
+    #[inline]
+    fn slice_at(&self, offset: u64, len: u64) -> *mut u8 {
+        let k = segment_of(offset);
+        let segment = &self.segments[k];
+        let inner = offset - segment_start(k);
+        // Acquire pairs with the Release store in `allocate`.
+        let allocated = segment.len.load(Ordering::Acquire) as u64;
+        assert!(inner + len <= allocated, "offset {offset} + {len} is outside segment {k}");
+        let base = segment.base.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "targets are 64-bit")]
+        // SAFETY: `inner + len` lies within the allocation that `base` was returned for.
+        unsafe {
+            base.add(inner as usize)
+        }
+    }
+
+    fn segment_end(&self, k: usize) -> u64 {
+        segment_start(k) + self.segments[k].len.load(Ordering::Relaxed) as u64
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for segment in &mut self.segments {
+            let (base, len) = (*segment.base.get_mut(), *segment.len.get_mut());
+            if len != 0 {
+                let layout = Layout::from_size_align(len, SEGMENT_ALIGN)
+                    .expect("the same layout was valid when it was allocated");
+                // SAFETY: `base` came from `alloc_zeroed` with this very layout, and nobody can hold a
+                // borrow of the arena any more.
+                unsafe { dealloc(base, layout) };
+            }
+        }
+    }
+}
+
+/// Checked access to the bytes of one record.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordBytes<'a> {
+    arena: &'a Arena,
+    offset: u64,
+}
+
+impl<'a> RecordBytes<'a> {
+    /// `len` bytes from `start` on, counted from the record's first byte.
+    #[inline]
+    pub(crate) fn range(self, start: u64, len: usize) -> &'a [u8] {
+        let base = self.arena.slice_at(self.offset + start, len as u64);
+        // SAFETY: in bounds by `slice_at`; by rules 2 and 3 the bytes of a record that someone holds a
+        // `Ref` to are initialised and never written again.
+        unsafe { slice::from_raw_parts(base, len) }
+    }
+}
+
+/// Memory carved for one reservation: everything its inserts may need.
+///
+/// What is left when it is dropped goes back to the arena.
+#[derive(Debug)]
+pub(crate) struct Slab<'a> {
+    arena: &'a Arena,
+    start: u64,
+    at: u64,
+    end: u64,
+}
+
+impl Slab<'_> {
+    /// Writes a record with `link_words` zeroed words in front of it.
+    ///
+    /// # Panics
+    /// If the reservation was too small: the variant's bound is wrong.
+    pub(crate) fn record(&mut self, link_words: u32, entry: &NewEntry<'_>) -> Ref {
+        let header = record::Header::of(entry, self.arena.seq_base(entry.seq));
+        let body_len = header.body_len();
+        let start =
+            self.carve(u64::from(link_words) * UNIT + round_up(body_len as u64, UNIT), UNIT);
+        let at = start + u64::from(link_words) * UNIT;
+        let base = self.arena.slice_at(at, body_len as u64);
+        // SAFETY: the bytes were carved just now for this record alone, so no reference to them exists;
+        // the arena's memory is initialised (zeroed), in bounds by `slice_at`.
+        let body = unsafe { slice::from_raw_parts_mut(base, body_len) };
+        header.write(body, entry);
+        Ref::at(at)
+    }
+
+    /// `count` zeroed words.
+    ///
+    /// # Panics
+    /// As [`Slab::record`].
+    pub(crate) fn words(&mut self, count: u32) -> Ref {
+        Ref::at(self.carve(u64::from(count) * UNIT, UNIT))
+    }
+
+    /// `count` zeroed 64-bit words, 8-aligned.
+    ///
+    /// # Panics
+    /// As [`Slab::record`].
+    pub(crate) fn words8(&mut self, count: u32) -> Ref {
+        Ref::at(self.carve(u64::from(count) * 8, 8))
+    }
+
+    fn carve(&mut self, bytes: u64, align: u64) -> u64 {
+        let start = round_up(self.at, align);
+        let left = self.end.saturating_sub(start);
+        assert!(bytes <= left, "a reservation has {left} B left, its inserts need {bytes} B");
+        self.at = start + bytes;
+        start
+    }
+}
+
+impl Drop for Slab<'_> {
+    fn drop(&mut self) {
+        // An unused slab in a new segment must not give up the rest of the old one.
+        if self.at != self.start {
+            self.arena.tail.store(self.at, Ordering::Relaxed);
+        }
+    }
+}
+
+#[inline]
+fn segment_of(offset: u64) -> usize {
+    (u64::BITS - (offset / FIRST_SPAN).leading_zeros()) as usize
+}
+
+#[inline]
+fn segment_start(k: usize) -> u64 {
+    (1 << k >> 1) * FIRST_SPAN
+}
+
+fn span(k: usize) -> u64 {
+    FIRST_SPAN << k.saturating_sub(1)
+}
+
+/// The first offset of a segment that may be handed out.
+fn first_free(k: usize) -> u64 {
+    segment_start(k).max(FIRST_OFFSET)
+}
+
+fn round_up(bytes: u64, align: u64) -> u64 {
+    bytes.next_multiple_of(align)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memtide_base::Kind;
+
+    fn carve<'a>(arena: &'a Arena, bytes: u64) -> Option<Slab<'a>> {
+        let plan = arena.plan(bytes)?;
+        assert!(arena.allocate(&plan));
+        Some(arena.slab(&plan))
+    }
+
+    #[test]
+    fn segments_cover_the_offsets_without_gap() {
+        for k in 0..SEGMENTS {
+            assert_eq!(segment_of(segment_start(k)), k);
+            assert_eq!(segment_of(segment_start(k) + span(k) - 1), k);
+        }
+        assert_eq!(segment_start(SEGMENTS - 1) + span(SEGMENTS - 1), (1 << 32) * UNIT);
+    }
+
+    #[test]
+    fn records_read_back_and_the_rest_of_a_slab_is_used_again() {
+        let arena = Arena::new(1 << 20);
+        let mut refs = Vec::new();
+        for seq in 0..2000 {
+            let key = format!("key{seq}");
+            let value = vec![7; (seq % 90) as usize];
+            let mut slab = carve(&arena, 400).expect("a megabyte holds them");
+            let entry = NewEntry::new(key.as_bytes(), 0, seq, Kind::Put, &value);
+            refs.push(slab.record(3, &entry));
+        }
+        assert!(arena.reserved() <= 1 << 19, "{} B for about 130 kB", arena.reserved());
+        for (seq, &at) in (0..).zip(&refs) {
+            let entry = arena.entry(at);
+            assert_eq!((entry.key, entry.seq), (format!("key{seq}").as_bytes(), seq));
+            assert_eq!(entry.value.len() as u64, seq % 90);
+            assert_eq!(arena.link(at, 2).load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_to_the_byte() {
+        for limit in [64, 100, 4096, 5000, 70_000] {
+            let arena = Arena::new(limit);
+            while let Some(mut slab) = carve(&arena, 48) {
+                slab.words(12);
+            }
+            assert!(arena.reserved() <= limit);
+            assert!(arena.reserved() + 48 + 16 > limit || limit < 64, "{limit}");
+        }
+        let needed = Arena::limit_for(100_000);
+        assert!(carve(&Arena::new(needed), 100_000).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "a reservation has")]
+    fn an_insert_beyond_its_reservation_is_a_bug_that_shows() {
+        let arena = Arena::new(4096);
+        let mut slab = carve(&arena, 16).expect("fits");
+        slab.words(5);
+    }
+}

@@ -1,0 +1,216 @@
+//! A block of appended records in arena words: fingerprints to find by, refs in order of arrival.
+//!
+//! ```text
+//! 64-bit word   content
+//! 0             ref of the older chunk (low half, 0 = none), capacity n (high half)
+//! 1             entries
+//! 2             largest sequence number here and in everything older
+//! 3             n/8 words of tags
+//! ..            n/8 words of filter
+//! ..            n/2 words of refs, two in each
+//! ```
+//!
+//! One writer appends; an entry is there once word 1 counts it, which is stored last. Six bytes for each
+//! record. What is *older* than a chunk is its user's affair: more chunks (`linked_list`) or sorted runs
+//! (`vector`).
+
+use memtide_base::SeqNo;
+use memtide_base::sync::atomic::{AtomicU64, Ordering};
+
+use crate::arena::{Arena, Ref, Slab, word_of};
+use crate::contract::{LookupKey, NewEntry};
+use crate::tags;
+
+/// Fewest entries of a chunk: a whole number of words of everything.
+pub(crate) const CAPACITY_MIN: u64 = 16;
+const LINK: usize = 0;
+const COUNT: usize = 1;
+const SEQ_MAX: usize = 2;
+const HEADER: usize = 3;
+
+/// The newest version seen so far by a search.
+pub(crate) type Best = Option<(SeqNo, Ref)>;
+
+/// Takes `at` over if it is a newer version of `k` below `below`.
+#[inline]
+pub(crate) fn improve(arena: &Arena, best: &mut Best, k: &LookupKey<'_>, below: SeqNo, at: Ref) {
+    let entry = arena.entry(at);
+    let newer = best.is_none_or(|(seq, _)| seq < entry.seq);
+    if newer && entry.seq < below && entry.key == k.key {
+        *best = Some((entry.seq, at));
+    }
+}
+
+/// The ref at `index` of an array that has two in each word.
+#[inline]
+pub(crate) fn packed(words: &[AtomicU64], index: usize) -> Ref {
+    let pair = words[index / 2].load(Ordering::Acquire);
+    Ref::from_word(half(pair, index % 2)).expect("an entry that was counted has a ref")
+}
+
+/// Sets the ref at `index`, which is still 0.
+pub(crate) fn pack(words: &[AtomicU64], index: usize, at: Ref) {
+    words[index / 2].fetch_or(u64::from(at.word()) << (index % 2 * 32), Ordering::Release);
+}
+
+/// The low (0) or high (1) half of a word.
+#[inline]
+pub(crate) fn half(word: u64, which: usize) -> u32 {
+    u32::try_from(word >> (which * 32) & 0xFFFF_FFFF).expect("32 bits")
+}
+
+/// A view of one chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chunk<'a> {
+    words: &'a [AtomicU64],
+    capacity: usize,
+}
+
+impl<'a> Chunk<'a> {
+    /// Bytes that carving a chunk takes, alignment included.
+    pub(crate) fn bytes_max(capacity: u64) -> u64 {
+        8 * words_of(capacity) + 4
+    }
+
+    /// Carves an empty chunk of `capacity` entries, a power of two.
+    pub(crate) fn carve(slab: &mut Slab<'_>, arena: &'a Arena, capacity: u64) -> (Ref, Self) {
+        debug_assert!(capacity >= CAPACITY_MIN && capacity.is_power_of_two());
+        let words = u32::try_from(words_of(capacity)).expect("chunks are far below 4 GiB");
+        let at = slab.words8(words);
+        let words = arena.words8(at, words);
+        words[LINK].store(capacity << 32, Ordering::Release);
+        (at, Self::new(words, capacity))
+    }
+
+    /// The chunk at `at`.
+    #[inline]
+    pub(crate) fn open(arena: &'a Arena, at: Ref) -> Self {
+        let capacity = arena.words8(at, 1)[LINK].load(Ordering::Acquire) >> 32;
+        let words = u32::try_from(words_of(capacity)).expect("as it was carved");
+        Self::new(arena.words8(at, words), capacity)
+    }
+
+    fn new(words: &'a [AtomicU64], capacity: u64) -> Self {
+        Self { words, capacity: usize::try_from(capacity).expect("targets are 64-bit") }
+    }
+
+    /// Empties the chunk; everything older has sequence numbers up to `seq_max`.
+    pub(crate) fn restart(&self, older: Option<Ref>, seq_max: SeqNo) {
+        self.words[COUNT].store(0, Ordering::Release);
+        let link = (self.capacity as u64) << 32 | u64::from(word_of(older));
+        self.words[LINK].store(link, Ordering::Release);
+        self.words[SEQ_MAX].store(seq_max, Ordering::Release);
+        for word in self.tags().iter().chain(self.filter()).chain(self.packed_refs()) {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Appends a record; the chunk is not full.
+    pub(crate) fn push(&self, entry: &NewEntry<'_>, at: Ref) {
+        let index = self.len();
+        debug_assert!(index < self.capacity);
+        pack(self.packed_refs(), index, at);
+        tags::put(self.tags(), index, entry.hash);
+        tags::admit(self.filter(), entry.hash);
+        self.words[SEQ_MAX].fetch_max(entry.seq, Ordering::Release);
+        self.words[COUNT].store(index as u64 + 1, Ordering::Release);
+    }
+
+    /// Improves `best` by the newest version of `k` below `below`.
+    #[inline]
+    pub(crate) fn search(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo, best: &mut Best) {
+        if tags::may_hold(self.filter(), k.hash) {
+            for index in tags::find(self.tags(), self.len(), k.hash) {
+                improve(arena, best, k, below, packed(self.packed_refs(), index));
+            }
+        }
+    }
+
+    /// Whether neither this chunk nor anything older can improve `best`.
+    #[inline]
+    pub(crate) fn ends_search(&self, best: Best) -> bool {
+        best.is_some_and(|(seq, _)| seq >= self.seq_max())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let count = self.words[COUNT].load(Ordering::Acquire);
+        usize::try_from(count).expect("targets are 64-bit")
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() == self.capacity
+    }
+
+    /// Entries that still fit.
+    pub(crate) fn room(&self) -> u64 {
+        (self.capacity - self.len()) as u64
+    }
+
+    pub(crate) fn older(&self) -> Option<Ref> {
+        Ref::from_word(half(self.words[LINK].load(Ordering::Acquire), 0))
+    }
+
+    pub(crate) fn seq_max(&self) -> SeqNo {
+        self.words[SEQ_MAX].load(Ordering::Acquire)
+    }
+
+    /// The records in order of arrival.
+    pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> + use<'a> {
+        let words = self.packed_refs();
+        (0..self.len()).map(move |index| packed(words, index))
+    }
+
+    fn tags(&self) -> &'a [AtomicU64] {
+        self.part(0, 8)
+    }
+
+    fn filter(&self) -> &'a [AtomicU64] {
+        self.part(self.capacity / 8, 8)
+    }
+
+    fn packed_refs(&self) -> &'a [AtomicU64] {
+        self.part(self.capacity / 4, 2)
+    }
+
+    #[inline]
+    fn part(&self, behind: usize, entries_per_word: usize) -> &'a [AtomicU64] {
+        let start = HEADER + behind;
+        &self.words[start..start + self.capacity / entries_per_word]
+    }
+
+    /// The records with their tags, in order of arrival.
+    pub(crate) fn tagged(&self) -> impl Iterator<Item = (Ref, u8)> + use<'a> {
+        let tags = self.tags();
+        self.refs().enumerate().map(move |(index, at)| (at, tags::at(tags, index)))
+    }
+
+    /// What is wrong with the chunk: more than fits, sequence numbers above the largest.
+    pub(crate) fn check(&self, arena: &Arena) -> Result<(), String> {
+        let (len, capacity, max) = (self.len(), self.capacity, self.seq_max());
+        if len > capacity {
+            return Err(format!("a chunk for {capacity} records has {len}"));
+        }
+        match self.refs().find(|&at| arena.seq(at) > max) {
+            Some(at) => Err(format!("{:?} is above its chunk's {max}", arena.entry(at))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with tagged records: versions of one key whose tags differ. The hash itself is the
+/// caller's affair.
+pub(crate) fn check_tags(arena: &Arena, mut tagged: Vec<(Ref, u8)>) -> Result<(), String> {
+    tagged.sort_unstable_by(|a, b| arena.key(a.0).cmp(arena.key(b.0)));
+    for pair in tagged.windows(2) {
+        let ((a, a_tag), (b, b_tag)) = (pair[0], pair[1]);
+        if a_tag != b_tag && arena.key(a) == arena.key(b) {
+            return Err(format!("the key {:?} has two tags", arena.key(a)));
+        }
+    }
+    Ok(())
+}
+
+/// 64-bit words of a chunk.
+fn words_of(capacity: u64) -> u64 {
+    HEADER as u64 + capacity / 8 + capacity / 8 + capacity / 2
+}

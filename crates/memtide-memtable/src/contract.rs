@@ -1,0 +1,188 @@
+//! What a memtable variant is: an order over references to records.
+//!
+//! The [`Memtable`](crate::Memtable) around an index owns everything else: memory, records, range
+//! tombstones, counters, locking. So the contract is written, and tested, once.
+//!
+//! # The contract
+//! - **Order.** User keys ascending as `memcmp` orders them; the versions of a key newest first.
+//! - **Versions.** (key, seq) is unique: a second insert of the same pair is a `Duplicate` and changes
+//!   nothing. Sequence numbers may come in any order; inserts in rising order are the fast case.
+//! - **Bounds.** A read below `S` sees versions with `seq < S`. What is inserted while a cursor is open is
+//!   at or above its bound, so a cursor may miss it freely; it must never miss or repeat anything older.
+//! - **Locking.** The memtable calls `insert` under its gate's write lock and everything else under its
+//!   read lock: an index has no lock of its own but for state that readers build (sorted views).
+//! - **Memory.** An insert takes all memory from the slab, and never more than `index_bytes_max` and
+//!   `link_words` promised for the batch. What readers build lies on the heap and is metered.
+
+use std::fmt;
+
+use memtide_base::sync::Arc;
+use memtide_base::{Kind, SeqNo, key};
+
+use crate::arena::{Arena, Ref, Slab};
+use crate::view::View;
+
+/// How the cost of an operation grows with the number of entries `n` (key length `l`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Independent of `n`.
+    Constant,
+    /// O(log n).
+    Logarithmic,
+    /// O(l), independent of `n`.
+    KeyLength,
+    /// O(n), with a small constant.
+    Linear,
+    /// O(n log n) after inserts, nothing otherwise: a sorted view is built and kept.
+    SortOnDemand,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Constant => "O(1)",
+            Self::Logarithmic => "O(log n)",
+            Self::KeyLength => "O(key)",
+            Self::Linear => "O(n)",
+            Self::SortOnDemand => "sort",
+        })
+    }
+}
+
+/// What a variant promises about its costs; shown to users.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptor {
+    /// Cost of an insert.
+    pub insert: Cost,
+    /// Cost of a point read.
+    pub get: Cost,
+    /// Cost of placing a cursor.
+    pub seek: Cost,
+    /// Cost of a cursor's step to either side.
+    pub step: Cost,
+}
+
+/// A write about to be inserted, with what was computed once for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewEntry<'a> {
+    pub(crate) key: &'a [u8],
+    /// Hash of the key, shared with filters.
+    pub(crate) hash: u64,
+    /// First eight bytes of the key, see [`key::head`].
+    pub(crate) head: u64,
+    pub(crate) seq: SeqNo,
+    pub(crate) kind: Kind,
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> NewEntry<'a> {
+    pub(crate) fn new(key: &'a [u8], hash: u64, seq: SeqNo, kind: Kind, value: &'a [u8]) -> Self {
+        Self { key, hash, head: key::head(key), seq, kind, value }
+    }
+
+    pub(crate) fn lookup(&self) -> LookupKey<'a> {
+        LookupKey { key: self.key, hash: self.hash, head: self.head }
+    }
+}
+
+/// A key to find, with what was computed once for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LookupKey<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: u64,
+    pub(crate) head: u64,
+}
+
+impl<'a> LookupKey<'a> {
+    pub(crate) fn new(key: &'a [u8], hash: u64) -> Self {
+        Self { key, hash, head: key::head(key) }
+    }
+}
+
+/// The size of a batch, as the index needs to know it to bound its own growth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchShape {
+    /// Point entries.
+    pub(crate) entries: u64,
+    /// Bytes of records with their link words, exact.
+    pub(crate) record_bytes: u64,
+    /// Sum of key lengths.
+    pub(crate) key_bytes: u64,
+}
+
+/// What an insert did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The key was not there before.
+    NewKey,
+    /// The key has one more version.
+    NewVersion,
+    /// The same key and sequence number were there; nothing changed.
+    Duplicate,
+    /// Linked without looking whether the key was there (append-only variants).
+    Appended,
+}
+
+/// Where a cursor stands inside an index. Plain words: no borrow, no lock is held between steps.
+///
+/// `at` is the only field the memtable reads; the rest belongs to the variant.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pos {
+    /// The visible version the cursor stands on.
+    pub(crate) at: Option<Ref>,
+    /// The variant's own.
+    pub(crate) words: [u64; 3],
+    /// The sorted view the cursor walks, for variants that order on demand.
+    pub(crate) view: Option<Arc<View>>,
+}
+
+/// Where a seek goes; as [`memtide_base::Target`], with the key's head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seek<'k> {
+    First,
+    Last,
+    Ge(LookupKey<'k>),
+    Le(LookupKey<'k>),
+}
+
+/// One move of a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// To the newest visible version of the next larger key that has one.
+    Next,
+    /// To the newest visible version of the next smaller key that has one.
+    Prev,
+    /// To the next older version of the same key.
+    Older,
+}
+
+/// The index of one memtable variant. See the module's contract.
+pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
+    /// What this variant costs.
+    fn descriptor(&self) -> Descriptor;
+
+    /// Words in front of a record whose key has this hash; a function of the hash alone.
+    fn link_words(&self, hash: u64) -> u32;
+
+    /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included.
+    fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64;
+
+    /// Writes the record into the slab and links it. Cannot fail.
+    fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted;
+
+    /// The newest version of `key` with `seq < below`. Does not allocate.
+    fn get(&self, arena: &Arena, key: &LookupKey<'_>, below: SeqNo) -> Option<Ref>;
+
+    /// Places `pos` on the newest version below `below` of the key that `to` names; `pos.at` is `None` if
+    /// no such key has one.
+    fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>);
+
+    /// Moves `pos`, whose `at` is set. After `Next` and `Prev` that find nothing `at` is `None`. `Older`
+    /// returns `false` when there is no older version, and leaves `pos` as it was.
+    /// Does not allocate.
+    fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool;
+
+    /// Asserts the structure's own invariants: order, counts, links, chains; `records` is how many
+    /// point records were inserted (duplicates not counted).
+    fn check(&self, arena: &Arena, records: u64) -> Result<(), String>;
+}

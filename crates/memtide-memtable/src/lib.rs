@@ -1,0 +1,35 @@
+//! Eight memtables behind one contract, usable alone or inside the Memtide engine.
+//!
+//! - [`MemtableVariant`]: any of the eight as a bounded map, no database needed.
+//! - [`Memtable`]: what the engine uses: versions, snapshots, range tombstones, exact memory.
+//! - `contract::MemIndex`: what a variant implements: the order of records, nothing else.
+//! - [`testkit`] (feature `testkit`): the contract as a test suite for any variant.
+//!
+//! The crate does no I/O, reads no clock and starts no thread.
+
+#[expect(unsafe_code, reason = "the one module of raw memory; its header argues each block")]
+mod arena;
+mod buckets;
+mod chain;
+mod chunk;
+mod contract;
+mod cursor;
+mod kind;
+mod leaf;
+mod memtable;
+mod meter;
+mod record;
+mod run;
+mod skl;
+mod standalone;
+mod tags;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod variants;
+mod view;
+
+pub use contract::{BatchShape, Cost, Descriptor, Inserted};
+pub use cursor::MemCursor;
+pub use kind::{MemtableType, UnknownMemtable};
+pub use memtable::{Full, Memtable, MemtableOptions, Reservation, Usage};
+pub use standalone::{MemtableVariant, StandaloneError};

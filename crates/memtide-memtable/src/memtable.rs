@@ -1,0 +1,422 @@
+//! The one memtable around all variants: it owns the memory, the locking and the accounts; the index it
+//! holds only orders references to records.
+//!
+//! # Writing
+//! [`Memtable::reserve`] does everything that can fail (the table's limit, the budget, the system's
+//! memory) and takes the writer lock; the [`Reservation`] it returns then inserts without error and gives
+//! back what it did not use. Sequence numbers are no part of a reservation, because they are assigned
+//! after it.
+//!
+//! # Reading
+//! Readers run beside the writer and wait for at most one insert (the gate). A bound given to a read must
+//! have been published before the read began; then everything below it is in the table and stays.
+//!
+//! # Memory
+//! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's
+//! segments, sorted views, the range-tombstone fragments. It equals what a counting allocator sees, at
+//! every moment without a running call.
+
+use std::fmt;
+
+use memtide_base::ledger::{Account, Charge, Ledger};
+use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use memtide_base::sync::{Arc, Mutex, MutexGuard, RwLock};
+use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
+
+use crate::arena::{Arena, Plan, Ref, Slab};
+use crate::contract::{BatchShape, Descriptor, Inserted, LookupKey, MemIndex, NewEntry};
+use crate::cursor::MemCursor;
+use crate::kind::MemtableType;
+use crate::meter::{HeapMeter, Metered};
+use crate::{record, variants};
+
+/// Two counts of an `Arc`.
+const ARC_COUNTS: u64 = 2 * size_of::<usize>() as u64;
+/// Most padding between what a batch carves: each record and node may need to be aligned.
+const SLAB_PADDING: u64 = 8;
+
+/// What a memtable is made from.
+#[derive(Clone, Debug)]
+pub struct MemtableOptions {
+    /// Which variant orders the records.
+    pub kind: MemtableType,
+    /// The most bytes the table reserves, everything included.
+    pub bytes_max: u64,
+    /// Seed of the key hashes callers pass in; also seeds tower heights.
+    pub hash_seed: u64,
+    /// Who is asked before memory is allocated.
+    pub ledger: Arc<Ledger>,
+}
+
+/// Why a reservation was refused. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The table's limit; a new table of this type takes the batch if its limit is `bytes_max` or more.
+    Table {
+        /// The smallest limit that takes the batch.
+        bytes_max: u64,
+    },
+    /// The database's memory budget.
+    Budget,
+    /// The system has no memory.
+    System,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table { bytes_max } => {
+                write!(f, "the memtable is full; an empty one needs {bytes_max} B")
+            }
+            Self::Budget => f.write_str("the memory budget is used up"),
+            Self::System => f.write_str("the system has no memory left"),
+        }
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// Where the bytes of a memtable are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of keys, every version counted.
+    pub keys: u64,
+    /// Bytes of values, every version counted.
+    pub values: u64,
+    /// Everything else that is in use: headers, index, links, views, the table itself.
+    pub overhead: u64,
+    /// Keys, values and overhead.
+    pub used: u64,
+    /// Bytes held from the allocator.
+    pub reserved: u64,
+}
+
+/// Writes in memory, ordered by one of the eight variants.
+pub struct Memtable {
+    options: MemtableOptions,
+    arena: Arena,
+    index: Box<dyn MemIndex>,
+    /// Writers hold it for one insert, readers for one step.
+    gate: RwLock<()>,
+    /// Held by the one living reservation; what it guards is the arena's charge.
+    writer: Mutex<Charge>,
+    meter: Arc<HeapMeter>,
+    range_tombstones: Mutex<Fragments>,
+    has_range_tombstones: AtomicBool,
+    counters: Counters,
+}
+
+/// The range tombstones in insertion order and, once a reader asked, fragmented.
+#[derive(Debug, Default)]
+struct Fragments {
+    records: Vec<Ref>,
+    fragmented: Option<Arc<RangeTombstones>>,
+    metered: Option<Metered>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    entries: AtomicU64,
+    range_deletes: AtomicU64,
+    key_bytes: AtomicU64,
+    value_bytes: AtomicU64,
+    /// One above the largest sequence number; 0 while empty.
+    seq_end: AtomicU64,
+    /// The smallest sequence number; `MAX` while empty.
+    first_seq: AtomicU64,
+}
+
+impl Memtable {
+    /// An empty table. Costs its own few hundred bytes until the first reservation.
+    #[must_use]
+    pub fn new(options: &MemtableOptions) -> Arc<Self> {
+        let meter = HeapMeter::new(options.ledger.empty_charge(Account::Memtables));
+        let index = variants::create(options, &meter);
+        let fixed = fixed_bytes(&*index);
+        let mut charge = options.ledger.empty_charge(Account::Memtables);
+        charge.grow_unchecked(fixed);
+        let counters = Counters { first_seq: AtomicU64::new(SeqNo::MAX), ..Counters::default() };
+        Arc::new(Self {
+            options: options.clone(),
+            arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
+            index,
+            gate: RwLock::new(()),
+            writer: Mutex::new(charge),
+            meter,
+            range_tombstones: Mutex::default(),
+            has_range_tombstones: AtomicBool::new(false),
+            counters,
+        })
+    }
+
+    /// Which variant orders the records.
+    #[must_use]
+    pub fn kind(&self) -> MemtableType {
+        self.options.kind
+    }
+
+    /// What this variant's operations cost.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        self.index.descriptor()
+    }
+
+    /// Adds one write to the shape of a batch meant for this table.
+    pub fn measure(&self, shape: &mut BatchShape, kind: Kind, hash: u64, key: &[u8], value: &[u8]) {
+        let record = record::record_bytes(key.len(), value.len());
+        if kind == Kind::RangeDelete {
+            shape.record_bytes += record;
+            return;
+        }
+        shape.entries += 1;
+        shape.key_bytes += key.len() as u64;
+        shape.record_bytes += record + 4 * u64::from(self.index.link_words(hash));
+    }
+
+    /// Takes the writer lock and all memory the batch can need; waits for another reservation to end.
+    ///
+    /// # Errors
+    /// [`Full`]; nothing has changed.
+    pub fn reserve(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
+        let mut charge = self.writer.lock();
+        let bytes = slab_bytes(&*self.index, &self.arena, shape);
+        let full = || Full::Table { bytes_max: self.limit_needed(shape) };
+        let plan = self.arena.plan(bytes).ok_or_else(full)?;
+        self.grow(&mut charge, &plan)?;
+        Ok(Reservation { table: self, slab: self.arena.slab(&plan), _writer: charge })
+    }
+
+    /// The limit with which an empty table of this type takes the batch. Its index may need more for a
+    /// batch than this one, which has grown already, and may need more for a larger limit.
+    fn limit_needed(&self, shape: &BatchShape) -> u64 {
+        let mut options = MemtableOptions { bytes_max: 0, ..self.options.clone() };
+        loop {
+            let index = variants::create(&options, &self.meter);
+            let bytes = slab_bytes(&*index, &Arena::new(0), shape);
+            let needed = fixed_bytes(&*index) + Arena::limit_for(bytes);
+            if needed <= options.bytes_max {
+                return options.bytes_max;
+            }
+            options.bytes_max = needed;
+        }
+    }
+
+    fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {
+        if !charge.try_grow(plan.growth()) {
+            return Err(Full::Budget);
+        }
+        if !self.arena.allocate(plan) {
+            charge.shrink(plan.growth());
+            return Err(Full::System);
+        }
+        Ok(())
+    }
+
+    /// The newest version of `key` with `seq < below`, deletes included, range tombstones not applied.
+    /// `hash` is the key's hash under the table's seed. Does not allocate.
+    #[must_use]
+    pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Option<Entry<'_>> {
+        let _gate = self.gate.read();
+        let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
+        Some(self.arena.entry(found))
+    }
+
+    /// A cursor over the versions below `below`; it keeps the table alive.
+    #[must_use]
+    pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {
+        MemCursor::new(Arc::clone(self), below)
+    }
+
+    /// The newest range tombstone over `key` with `seq < below`.
+    #[must_use]
+    pub fn covering_tombstone(&self, key: &[u8], below: SeqNo) -> Option<SeqNo> {
+        // Acquire pairs with the Release in `delete_range`.
+        if !self.has_range_tombstones.load(Ordering::Acquire) {
+            return None;
+        }
+        self.range_tombstones().newest_over(key, below)
+    }
+
+    /// All range tombstones, fragmented; built by the first reader after an insert, O(t log t).
+    #[must_use]
+    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
+        let mut state = self.range_tombstones.lock();
+        if let Some(known) = &state.fragmented {
+            return Arc::clone(known);
+        }
+        let each = |at: &Ref| {
+            let entry = self.arena.entry(*at);
+            RangeTombstone::new(entry.key, entry.value, entry.seq)
+        };
+        let list: Vec<_> = state.records.iter().map(each).collect();
+        let fragmented = Arc::new(RangeTombstones::new(&list));
+        let bytes =
+            fragmented.heap_bytes() as u64 + size_of::<RangeTombstones>() as u64 + ARC_COUNTS;
+        let records = (state.records.capacity() * size_of::<Ref>()) as u64;
+        state.metered = None;
+        state.metered = Some(self.meter.hold(bytes + records));
+        state.fragmented = Some(Arc::clone(&fragmented));
+        fragmented
+    }
+
+    /// Point entries inserted, every version counted.
+    #[must_use]
+    pub fn entry_count(&self) -> u64 {
+        self.counters.entries.load(Ordering::Acquire)
+    }
+
+    /// Range tombstones inserted.
+    #[must_use]
+    pub fn range_tombstone_count(&self) -> u64 {
+        self.counters.range_deletes.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing was inserted yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entry_count() == 0 && self.range_tombstone_count() == 0
+    }
+
+    /// The smallest sequence number inserted.
+    #[must_use]
+    pub fn first_seq(&self) -> Option<SeqNo> {
+        (!self.is_empty()).then(|| self.counters.first_seq.load(Ordering::Acquire))
+    }
+
+    /// One above the largest sequence number inserted; 0 while empty.
+    #[must_use]
+    pub fn seq_end(&self) -> SeqNo {
+        self.counters.seq_end.load(Ordering::Acquire)
+    }
+
+    /// Where the table's bytes are.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let fixed = fixed_bytes(&*self.index) + self.meter.bytes();
+        let keys = self.counters.key_bytes.load(Ordering::Relaxed);
+        let values = self.counters.value_bytes.load(Ordering::Relaxed);
+        let used = fixed + self.arena.used();
+        let reserved = fixed + self.arena.reserved();
+        Usage { keys, values, overhead: used.saturating_sub(keys + values), used, reserved }
+    }
+
+    /// The limit on [`Usage::reserved`].
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.options.bytes_max
+    }
+
+    /// Asserts the variant's own structure and the order of everything in it. O(n log n); for tests and
+    /// debugging.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let usage = self.usage();
+        if usage.used > usage.reserved {
+            return Err(format!("{usage:?} does not add up"));
+        }
+        let (fixed, arena) = (fixed_bytes(&*self.index), self.arena.reserved());
+        if arena > self.bytes_max().saturating_sub(fixed) {
+            return Err(format!("{fixed} B and {arena} B are beyond {} B", self.bytes_max()));
+        }
+        let _gate = self.gate.read();
+        self.index.check(&self.arena, self.entry_count())
+    }
+
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Runs one read step of the index under the gate.
+    pub(crate) fn read<R>(&self, step: impl FnOnce(&dyn MemIndex, &Arena) -> R) -> R {
+        let _gate = self.gate.read();
+        step(&*self.index, &self.arena)
+    }
+
+    fn note(&self, seq: SeqNo, key_len: usize, value_len: usize) {
+        self.counters.key_bytes.fetch_add(key_len as u64, Ordering::Relaxed);
+        self.counters.value_bytes.fetch_add(value_len as u64, Ordering::Relaxed);
+        self.counters.seq_end.fetch_max(seq + 1, Ordering::Release);
+        self.counters.first_seq.fetch_min(seq, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Memtable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memtable")
+            .field("kind", &self.options.kind)
+            .field("entries", &self.entry_count())
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right and the memory to insert one batch. One exists at a time.
+#[derive(Debug)]
+pub struct Reservation<'m> {
+    table: &'m Memtable,
+    slab: Slab<'m>,
+    _writer: MutexGuard<'m, Charge>,
+}
+
+impl Reservation<'_> {
+    /// Inserts a point write that was measured for this reservation. Cannot fail.
+    ///
+    /// # Panics
+    /// If more is inserted than was measured, or if `kind` is a range delete.
+    pub fn insert(
+        &mut self,
+        kind: Kind,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        seq: SeqNo,
+    ) -> Inserted {
+        assert_ne!(kind, Kind::RangeDelete, "range deletes go through delete_range");
+        let table = self.table;
+        let entry = NewEntry::new(key, hash, seq, kind, value);
+        let inserted = {
+            let _gate = table.gate.write();
+            table.index.insert(&table.arena, &mut self.slab, &entry)
+        };
+        if inserted != Inserted::Duplicate {
+            table.note(seq, key.len(), value.len());
+            table.counters.entries.fetch_add(1, Ordering::Release);
+        }
+        inserted
+    }
+
+    /// Inserts a range tombstone that was measured for this reservation; an empty `end` is unbounded.
+    ///
+    /// # Panics
+    /// If more is inserted than was measured.
+    pub fn delete_range(&mut self, start: &[u8], end: &[u8], seq: SeqNo) {
+        let table = self.table;
+        let entry = NewEntry::new(start, 0, seq, Kind::RangeDelete, end);
+        let at = self.slab.record(0, &entry);
+        {
+            let mut state = table.range_tombstones.lock();
+            state.records.push(at);
+            state.fragmented = None;
+            let bytes = (state.records.capacity() * size_of::<Ref>()) as u64;
+            state.metered = None;
+            state.metered = Some(table.meter.hold(bytes));
+        }
+        table.note(seq, start.len(), end.len());
+        table.counters.range_deletes.fetch_add(1, Ordering::Release);
+        table.has_range_tombstones.store(true, Ordering::Release);
+    }
+}
+
+/// What a batch of this shape can take from the arena.
+fn slab_bytes(index: &dyn MemIndex, arena: &Arena, shape: &BatchShape) -> u64 {
+    shape.record_bytes + index.index_bytes_max(arena, shape) + SLAB_PADDING
+}
+
+/// Bytes of an empty table beside its arena.
+fn fixed_bytes(index: &dyn MemIndex) -> u64 {
+    let table = ARC_COUNTS + size_of::<Memtable>() as u64;
+    let meter = ARC_COUNTS + size_of::<HeapMeter>() as u64;
+    table + meter + size_of_val(index) as u64
+}

@@ -1,0 +1,231 @@
+//! Any variant as a bounded map, without a database.
+//!
+//! ```
+//! use memtide_memtable::{MemtableType, MemtableVariant};
+//!
+//! let table = MemtableVariant::new(MemtableType::Trie, 64 << 10);
+//! table.put("tide", "high")?;
+//! table.put("tide", "low")?;
+//! assert_eq!(table.get("tide").as_deref(), Some(&b"low"[..]));
+//! assert_eq!(table.entry_count(), 1);
+//! # Ok::<(), memtide_memtable::StandaloneError>(())
+//! ```
+//!
+//! An overwrite or delete is one more version in memory, as in the engine: nothing is freed before
+//! [`MemtableVariant::clear`]. All methods take `&self` and may be called from many threads; each is atomic.
+
+use std::fmt;
+
+use memtide_base::ledger::Ledger;
+use memtide_base::sync::atomic::{AtomicU64, Ordering};
+use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::{Cursor, Kind, SeqNo, Slice, Target, hash, key};
+
+use crate::contract::BatchShape;
+use crate::kind::MemtableType;
+use crate::memtable::{Full, Memtable, MemtableOptions, Usage};
+
+/// A fixed seed: a table used alone has no database to take one from.
+const HASH_SEED: u64 = 0x4D65_6D74_6964_6531;
+
+/// A map from keys to values in one of the eight memtables, up to a number of bytes.
+#[derive(Debug)]
+pub struct MemtableVariant {
+    options: MemtableOptions,
+    table: RwLock<Arc<Memtable>>,
+    /// Held by writers: between taking a sequence number and publishing it.
+    writer: Mutex<()>,
+    /// Reads see what is below it.
+    visible: AtomicU64,
+}
+
+/// Why a write to a [`MemtableVariant`] was refused. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StandaloneError {
+    /// The table has no room left for this write.
+    Full(Full),
+    /// The key or value is longer than the engine takes.
+    TooLong {
+        /// Which of the two.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The longest length.
+        max: usize,
+    },
+}
+
+impl fmt::Display for StandaloneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(full) => full.fmt(f),
+            Self::TooLong { what, len, max } => write!(f, "a {what} of {len} B is above {max} B"),
+        }
+    }
+}
+
+impl std::error::Error for StandaloneError {}
+
+impl MemtableVariant {
+    /// An empty table of the given type that reserves at most `max_bytes`, its own few hundred included.
+    #[must_use]
+    pub fn new(kind: MemtableType, max_bytes: u64) -> Self {
+        let ledger = Ledger::unlimited();
+        let options = MemtableOptions { kind, bytes_max: max_bytes, hash_seed: HASH_SEED, ledger };
+        let table = RwLock::new(Memtable::new(&options));
+        Self { options, table, writer: Mutex::new(()), visible: AtomicU64::new(0) }
+    }
+
+    /// Which variant this is.
+    #[must_use]
+    pub fn kind(&self) -> MemtableType {
+        self.options.kind
+    }
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// No room is left, or the key or value is too long; the old value is still there.
+    pub fn put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), StandaloneError> {
+        self.write(Kind::Put, key.as_ref(), value.as_ref())
+    }
+
+    /// Removes a key; nothing happens if it is absent. Takes room like a put.
+    ///
+    /// # Errors
+    /// As [`MemtableVariant::put`].
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), StandaloneError> {
+        self.write(Kind::Delete, key.as_ref(), &[])
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Slice> {
+        let key = key.as_ref();
+        let (table, below) = self.snapshot();
+        let found = table.get(key, hash::key_hash(HASH_SEED, key), below)?;
+        (found.kind == Kind::Put).then(|| Slice::copy_of(found.value))
+    }
+
+    /// Forgets everything and gives the memory back, except what running readers still hold.
+    pub fn clear(&self) {
+        let _writer = self.writer.lock();
+        *self.table.write() = Memtable::new(&self.options);
+    }
+
+    /// Keys that have a value. O(n).
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        let mut count = 0;
+        self.for_each(|_, _| count += 1);
+        count
+    }
+
+    /// Bytes in use: keys, values, every version, and the table's own. See [`MemtableVariant::usage`].
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.usage().used
+    }
+
+    /// Where the table's bytes are, used and reserved.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.table.read().usage()
+    }
+
+    /// All keys with their values, in key order, as of now.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(Slice, Slice)> {
+        let mut entries = Vec::new();
+        self.for_each(|key, value| entries.push((Slice::copy_of(key), Slice::copy_of(value))));
+        entries
+    }
+
+    /// Calls `see` for every key with its value, in key order, as of now. Copies nothing.
+    pub fn for_each(&self, mut see: impl FnMut(&[u8], &[u8])) {
+        let (table, below) = self.snapshot();
+        let mut cursor = table.cursor(below);
+        let mut target = Some(Target::First);
+        while match target.take() {
+            Some(first) => cursor.seek(first),
+            None => cursor.next(),
+        }
+        .is_ok_and(|found| found)
+        {
+            let entry = cursor.entry();
+            if entry.kind == Kind::Put {
+                see(entry.key, entry.value);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> (Arc<Memtable>, SeqNo) {
+        let table = Arc::clone(&self.table.read());
+        // Acquire pairs with the Release in `write`: what is below was inserted before.
+        (table, self.visible.load(Ordering::Acquire))
+    }
+
+    fn write(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), StandaloneError> {
+        let limits =
+            [("key", key.len(), key::KEY_LEN_MAX), ("value", value.len(), key::VALUE_LEN_MAX)];
+        for (what, len, max) in limits {
+            if len > max {
+                return Err(StandaloneError::TooLong { what, len, max });
+            }
+        }
+        let _writer = self.writer.lock();
+        let table = Arc::clone(&self.table.read());
+        let hash = hash::key_hash(HASH_SEED, key);
+        let mut shape = BatchShape::default();
+        table.measure(&mut shape, kind, hash, key, value);
+        let mut room = table.reserve(&shape).map_err(StandaloneError::Full)?;
+        let seq = self.visible.load(Ordering::Relaxed);
+        room.insert(kind, hash, key, value, seq);
+        self.visible.store(seq + 1, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_variant_is_a_map_with_a_limit() {
+        for kind in MemtableType::ALL {
+            let table = MemtableVariant::new(kind, 64 << 10);
+            for (key, value) in [("b", "1"), ("a", "2"), ("b", "3"), ("c", "4")] {
+                table.put(key, value).expect("there is room");
+            }
+            table.delete("c").expect("there is room");
+            let shown: Vec<_> = table.entries();
+            assert_eq!(shown, [("a".into(), "2".into()), ("b".into(), "3".into())], "{kind}");
+            assert_eq!((table.get("b"), table.get("c")), (Some("3".into()), None), "{kind}");
+            assert_eq!(table.entry_count(), 2, "{kind}");
+
+            let mut stored = 0;
+            while table.put(format!("fill{stored}"), [0; 100]).is_ok() {
+                stored += 1;
+                assert!(table.usage().reserved <= 64 << 10, "{kind}");
+            }
+            assert!(stored > 200, "{kind} took {stored} entries");
+            assert_eq!(table.entry_count(), 2 + stored, "a refused put changes nothing ({kind})");
+
+            table.clear();
+            assert_eq!((table.entry_count(), table.get("a")), (0, None), "{kind}");
+        }
+    }
+
+    #[test]
+    fn keys_and_values_beyond_the_limits_are_refused() {
+        let table = MemtableVariant::new(MemtableType::Skiplist, 1 << 20);
+        assert!(table.put(vec![0; 65_535], "").is_ok());
+        let error = table.put(vec![0; 65_536], "").expect_err("too long");
+        assert_eq!(error.to_string(), "a key of 65536 B is above 65535 B");
+    }
+}

@@ -1,0 +1,156 @@
+//! `hash_linked_list`: a hash table of keys, each with the list of its versions.
+//!
+//! ```text
+//! link word          0       1       2
+//! of a key's first   older   next    hash    next and hash belong to the table (crate::buckets)
+//! of later versions  older
+//! ```
+//!
+//! Point reads and writes are O(1); an overwrite touches its key's list alone. Order is made on demand
+//! (`crate::view`), so scans between writes cost a sort of what came since and a merge.
+//!
+//! Choose it for point reads, counters, sessions; not for scans while writing.
+
+use memtide_base::SeqNo;
+use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::arena::{Arena, Ref, Slab};
+use crate::buckets::{self, Buckets};
+use crate::contract::{
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+};
+use crate::meter::HeapMeter;
+use crate::view::{self, LatestView};
+use crate::{chain, skl};
+
+/// The link words of the table begin behind `older`.
+const TABLE_LINK: u32 = 1;
+/// Keys for each four buckets: a get looks at fewer than two on the average.
+const LOAD: u64 = 6;
+
+#[derive(Debug)]
+pub(crate) struct HashLinkedList {
+    table: Buckets,
+    records: AtomicUsize,
+    latest: LatestView,
+    meter: Arc<HeapMeter>,
+}
+
+impl HashLinkedList {
+    pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
+        Self {
+            table: Buckets::new(TABLE_LINK, LOAD),
+            records: AtomicUsize::new(0),
+            latest: LatestView::default(),
+            meter: Arc::clone(meter),
+        }
+    }
+
+    /// The records from the `known`-th insert on.
+    fn since(&self, arena: &Arena, known: usize) -> Vec<Ref> {
+        let count = self.records.load(Ordering::Acquire);
+        let mut refs = Vec::with_capacity(count);
+        self.table.for_each(arena, |node| {
+            let versions = std::iter::successors(Some(node), |&at| chain::older(arena, at));
+            refs.extend(versions);
+        });
+        view::keep_latest(&mut refs, count - known);
+        refs
+    }
+}
+
+impl MemIndex for HashLinkedList {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            insert: Cost::Constant,
+            get: Cost::Constant,
+            seek: Cost::SortOnDemand,
+            step: Cost::Constant,
+        }
+    }
+
+    fn link_words(&self, _hash: u64) -> u32 {
+        TABLE_LINK + buckets::LINK_WORDS
+    }
+
+    fn index_bytes_max(&self, _arena: &Arena, shape: &BatchShape) -> u64 {
+        self.table.bytes_max(shape)
+    }
+
+    fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
+        let inserted = if let Some(node) = self.table.find(arena, &entry.lookup()) {
+            skl::insert_version(arena, slab, entry, node)
+        } else {
+            let node = slab.record(self.link_words(entry.hash), entry);
+            self.table.link(arena, slab, node, entry.hash);
+            Inserted::NewKey
+        };
+        if inserted != Inserted::Duplicate {
+            self.records.fetch_add(1, Ordering::Release);
+        }
+        inserted
+    }
+
+    fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
+        let node = self.table.find(arena, k)?;
+        skl::newest_version(arena, node, below)
+    }
+
+    fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
+        let count = self.records.load(Ordering::Acquire);
+        let since = |known| self.since(arena, known);
+        let view = self.latest.at(arena, &self.meter, count, since);
+        view::seek(arena, pos, view, below, to);
+    }
+
+    fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
+        view::walk(arena, pos, below, step)
+    }
+
+    fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
+        self.table.check(arena)?;
+        let mut found = Ok(0);
+        self.table.for_each(arena, |node| {
+            let versions = skl::check_versions(arena, node);
+            if let (Ok(sum), versions) = (&found, versions) {
+                found = versions.map(|count| sum + count);
+            }
+        });
+        match found? {
+            found if found == records => {}
+            found => {
+                return Err(format!("{records} records were inserted, the lists hold {found}"));
+            }
+        }
+        match self.records.load(Ordering::Acquire) as u64 {
+            counted if counted == records => Ok(()),
+            counted => Err(format!("{records} records were inserted, {counted} were counted")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::MemtableType;
+    use crate::variants::model;
+
+    #[test]
+    fn an_overwrite_takes_its_record_and_one_word() {
+        let rig = model::Rig::new(HashLinkedList::new);
+        (0..100).for_each(|seq| rig.put(&seq.to_string(), seq));
+        let (used, keys) = (rig.arena.used(), rig.index.table.keys());
+        rig.put("77", 100);
+        // Header of eight bytes, two of key, padded; the word of the list; the alignment of the next slab.
+        assert!(rig.arena.used() - used <= 8 + 4 + 4 + 4);
+        assert_eq!((rig.index.table.keys(), keys), (100, 100));
+        assert_eq!(rig.seq_of("77", SeqNo::MAX), Some(100));
+        assert_eq!(rig.seq_of("77", 100), Some(77));
+    }
+
+    #[test]
+    fn random_writes_match_a_model() {
+        model::agrees(MemtableType::HashLinkedList);
+    }
+}

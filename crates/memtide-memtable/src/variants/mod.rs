@@ -1,0 +1,35 @@
+//! The eight variants, one module each; this is the only place that knows them all.
+
+mod enhanced_skiplist;
+mod hash_linked_list;
+mod hash_skiplist;
+mod linked_list;
+#[cfg(test)]
+mod model;
+mod skiplist;
+mod sorted;
+mod trie;
+mod vector;
+
+use memtide_base::sync::Arc;
+
+use crate::contract::MemIndex;
+use crate::kind::MemtableType;
+use crate::memtable::MemtableOptions;
+use crate::meter::HeapMeter;
+
+/// An empty index of the type that `options` name.
+pub(crate) fn create(options: &MemtableOptions, meter: &Arc<HeapMeter>) -> Box<dyn MemIndex> {
+    match options.kind {
+        MemtableType::Sorted => Box::new(sorted::Sorted::new()),
+        MemtableType::Skiplist => Box::new(skiplist::Skiplist::new(options.hash_seed)),
+        MemtableType::Trie => Box::new(trie::Trie::new()),
+        MemtableType::LinkedList => Box::new(linked_list::LinkedList::new(meter)),
+        MemtableType::HashLinkedList => Box::new(hash_linked_list::HashLinkedList::new(meter)),
+        MemtableType::EnhancedSkiplist => {
+            Box::new(enhanced_skiplist::EnhancedSkiplist::new(options.hash_seed))
+        }
+        MemtableType::HashSkiplist => Box::new(hash_skiplist::HashSkiplist::new(options.hash_seed)),
+        MemtableType::Vector => Box::new(vector::Vector::new(meter)),
+    }
+}

@@ -1,0 +1,427 @@
+//! `vector`: append, and sorted runs cut from what was appended. The cheapest inserts.
+//!
+//! ```text
+//! tail    up to 512, later 4096 records in order of arrival: blocks of 32, 32, 64, 128 ... (crate::chunk)
+//! runs    newest -> run -> run -> ...    each a former tail, sorted                        (crate::run)
+//! ```
+//!
+//! The insert that fills the tail sorts it into a run and starts the tail over; its blocks are used again.
+//! A get searches the tail by fingerprints, then the runs newest first, and stops where nothing newer can
+//! come. Once somebody reads, each cut also merges eight neighbouring runs of one level, at most up to
+//! 32,768 records, which bounds both the runs a get looks at and the pause of that insert; a pure load
+//! merges nothing. Walks use a merged view of everything (`crate::view`).
+//!
+//! Choose it for bulk loads with few reads.
+
+use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use memtide_base::{SeqNo, key};
+
+use crate::arena::{Arena, Ref, Slab, word_of};
+use crate::chunk::{self, Best, Chunk};
+use crate::contract::{
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+};
+use crate::meter::HeapMeter;
+use crate::run::{self, FAN_IN, Place, Run, RunKey};
+use crate::view::{self, LatestView};
+
+/// Tail and run of a table that has at most [`SMALL_TABLE`] records in runs.
+const SMALL_RUN: usize = 512;
+const SMALL_TABLE: usize = SMALL_RUN * FAN_IN;
+/// Tail and run of a larger table: one level above, as if eight small ones had been merged.
+const RUN: usize = SMALL_TABLE;
+/// Runs of this level are not merged.
+const LEVEL_MAX: u32 = 2;
+/// Blocks of the tail: 32, 32, 64, ... 2048 records.
+const BLOCKS: usize = 8;
+const FIRST_BLOCK: usize = 32;
+const _: () = assert!(FIRST_BLOCK << (BLOCKS - 1) == RUN, "the blocks hold one tail");
+
+#[derive(Debug)]
+pub(crate) struct Vector {
+    blocks: [AtomicU32; BLOCKS],
+    tail: AtomicUsize,
+    newest_run: AtomicU32,
+    /// Records in runs.
+    sorted: AtomicUsize,
+    seq_max: AtomicU64,
+    read_seen: AtomicBool,
+    /// The newest run of the group that the next cut merges; its bytes are in the reservation.
+    merge_due: AtomicU32,
+    latest: LatestView,
+    meter: Arc<HeapMeter>,
+}
+
+impl Vector {
+    pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
+        Self {
+            blocks: Default::default(),
+            tail: AtomicUsize::new(0),
+            newest_run: AtomicU32::new(0),
+            sorted: AtomicUsize::new(0),
+            seq_max: AtomicU64::new(0),
+            read_seen: AtomicBool::new(false),
+            merge_due: AtomicU32::new(0),
+            latest: LatestView::default(),
+            meter: Arc::clone(meter),
+        }
+    }
+
+    fn tail(&self) -> usize {
+        self.tail.load(Ordering::Acquire)
+    }
+
+    fn sorted(&self) -> usize {
+        self.sorted.load(Ordering::Acquire)
+    }
+
+    /// The blocks of the tail in use, newest first.
+    fn tail_blocks<'a>(&self, arena: &'a Arena) -> impl Iterator<Item = Chunk<'a>> {
+        let used = self.tail().checked_sub(1).map_or(0, |last| block_of(last) + 1);
+        let refs = self.blocks[..used].iter().rev();
+        refs.map(|block| {
+            let at = Ref::from_word(block.load(Ordering::Acquire));
+            Chunk::open(arena, at.expect("a block in use was carved"))
+        })
+    }
+
+    /// The runs, newest first.
+    fn runs<'a>(&self, arena: &'a Arena) -> impl Iterator<Item = Run<'a>> + use<'a> {
+        let open = |at: Ref| Run::open(arena, at);
+        let newest = Ref::from_word(self.newest_run.load(Ordering::Acquire)).map(open);
+        std::iter::successors(newest, move |run| run.older().map(open))
+    }
+
+    fn newest_below(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
+        let mut best: Best = None;
+        for block in self.tail_blocks(arena) {
+            if block.ends_search(best) {
+                return best.map(|(_, at)| at);
+            }
+            block.search(arena, k, below, &mut best);
+        }
+        if self.sorted() > 0 {
+            let k = RunKey::new(*k);
+            for run in self.runs(arena) {
+                if run.ends_search(best) {
+                    break;
+                }
+                run.search(arena, &k, below, &mut best);
+            }
+        }
+        best.map(|(_, at)| at)
+    }
+
+    /// Whether this very version is here. O(1) for one above all others.
+    fn contains(&self, arena: &Arena, k: &LookupKey<'_>, seq: SeqNo) -> bool {
+        let empty = self.tail() + self.sorted() == 0;
+        if empty || seq > self.seq_max.load(Ordering::Acquire) {
+            return false;
+        }
+        let found = self.newest_below(arena, k, seq.saturating_add(1));
+        found.is_some_and(|at| arena.seq(at) == seq)
+    }
+
+    /// Appends a record to the tail.
+    fn push(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>, at: Ref) {
+        let tail = self.tail();
+        let block = block_of(tail);
+        let word = &self.blocks[block];
+        let (start, len) = block_span(block);
+        let chunk = match Ref::from_word(word.load(Ordering::Acquire)) {
+            Some(known) => Chunk::open(arena, known),
+            None => {
+                let (carved, chunk) = Chunk::carve(slab, arena, len as u64);
+                word.store(carved.word(), Ordering::Release);
+                chunk
+            }
+        };
+        if tail == start {
+            chunk.restart(None, self.seq_max.load(Ordering::Acquire));
+        }
+        chunk.push(entry, at);
+        self.seq_max.fetch_max(entry.seq, Ordering::Release);
+        self.tail.store(tail + 1, Ordering::Release);
+    }
+
+    /// Sorts the tail into a run, and merges what is due.
+    fn cut(&self, arena: &Arena, slab: &mut Slab<'_>) {
+        let due = Ref::from_word(self.merge_due.swap(0, Ordering::Relaxed));
+        if let Some(newest) = due {
+            let merged = Run::merge(slab, arena, newest).at();
+            let before = self.runs(arena).find(|run| run.older() == due);
+            match before {
+                Some(run) => run.set_older(Some(merged)),
+                None => self.newest_run.store(merged.word(), Ordering::Release),
+            }
+        }
+        let (len, level) = (self.tail(), u32::from(self.sorted() >= SMALL_TABLE));
+        let older = Ref::from_word(self.newest_run.load(Ordering::Acquire));
+        let place = Place { older, seq_max: self.seq_max.load(Ordering::Acquire), level };
+        let mut order = [(0, 0); RUN];
+        let order = &mut order[..len];
+        self.sort_tail(arena, order);
+        let sorted = order.iter().filter_map(|&(_, word)| Ref::from_word(word));
+        let run = Run::write(slab, arena, place, len, sorted);
+        self.newest_run.store(run.at().word(), Ordering::Release);
+        self.sorted.fetch_add(len, Ordering::Release);
+        self.tail.store(0, Ordering::Release);
+    }
+
+    /// Fills `order` with the tail's records in order, each with the head of its key behind what all keys
+    /// have in common: most comparisons are then one of two words.
+    fn sort_tail(&self, arena: &Arena, order: &mut [(u64, u32)]) {
+        let mut records = self.tail_blocks(arena).flat_map(|block| block.refs());
+        for slot in &mut *order {
+            slot.1 = word_of(records.next());
+        }
+        let entry = |word: u32| Ref::from_word(word).map(|at| arena.entry(at));
+        let entry = |word: u32| entry(word).expect("the tail fills the order");
+        let first = entry(order[0].1).key;
+        let common = |&(_, word): &(u64, u32)| run::common_prefix(first, entry(word).key);
+        let prefix = order.iter().map(common).min().unwrap_or(0);
+        for slot in &mut *order {
+            slot.0 = key::head(&entry(slot.1).key[prefix..]);
+        }
+        order.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0).then_with(|| run::order(&entry(a.1), &entry(b.1)))
+        });
+    }
+
+    /// The newest of eight neighbouring runs of one level below the last, if reads make merging worth it.
+    fn mergeable(&self, arena: &Arena) -> Option<Ref> {
+        if !self.read_seen.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (mut group, mut level, mut count) = (None, LEVEL_MAX, 0);
+        for run in self.runs(arena) {
+            if count == 0 || run.level() != level {
+                (group, level, count) = (Some(run.at()), run.level(), 0);
+            }
+            count += 1;
+            if count == FAN_IN && level < LEVEL_MAX {
+                return group;
+            }
+        }
+        None
+    }
+
+    /// The records from the `known`-th insert on.
+    fn since(&self, arena: &Arena, known: usize) -> Vec<Ref> {
+        let wanted = self.tail() + self.sorted() - known;
+        let mut refs = Vec::with_capacity(wanted);
+        refs.extend(self.tail_blocks(arena).flat_map(|block| block.refs()));
+        for run in self.runs(arena) {
+            if refs.len() >= wanted {
+                break;
+            }
+            refs.extend(run.refs());
+        }
+        view::keep_latest(&mut refs, wanted);
+        refs
+    }
+
+    fn note_read(&self) {
+        if !self.read_seen.load(Ordering::Relaxed) {
+            self.read_seen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn check_tail(&self, arena: &Arena) -> Result<(), String> {
+        let (mut tagged, mut newer) = (Vec::new(), self.seq_max.load(Ordering::Acquire));
+        for (index, block) in self.tail_blocks(arena).enumerate() {
+            block.check(arena)?;
+            if block.seq_max() > newer || (index > 0 && !block.is_full()) {
+                return Err(format!("block {index} from the newest of the tail is wrong"));
+            }
+            newer = block.seq_max();
+            tagged.extend(block.tagged());
+        }
+        if tagged.len() != self.tail() || tagged.len() >= run_len(self.sorted()) {
+            return Err(format!("{} records are in a tail of {}", tagged.len(), self.tail()));
+        }
+        chunk::check_tags(arena, tagged)
+    }
+}
+
+/// Records of the next run of a table that has `sorted` in runs.
+fn run_len(sorted: usize) -> usize {
+    if sorted < SMALL_TABLE { SMALL_RUN } else { RUN }
+}
+
+/// The block of the tail's record `index`.
+fn block_of(index: usize) -> usize {
+    (index / FIRST_BLOCK).checked_ilog2().map_or(0, |bits| bits as usize + 1)
+}
+
+/// The first record of a block and how many it holds.
+fn block_span(block: usize) -> (usize, usize) {
+    match block {
+        0 => (0, FIRST_BLOCK),
+        _ => (FIRST_BLOCK << (block - 1), FIRST_BLOCK << (block - 1)),
+    }
+}
+
+impl MemIndex for Vector {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            insert: Cost::Constant,
+            get: Cost::Logarithmic,
+            seek: Cost::SortOnDemand,
+            step: Cost::Constant,
+        }
+    }
+
+    fn link_words(&self, _hash: u64) -> u32 {
+        0
+    }
+
+    fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64 {
+        let (mut tail, mut sorted) = (self.tail(), self.sorted());
+        let mut left = usize::try_from(shape.entries).expect("targets are 64-bit");
+        let (mut bytes, mut longest, mut cuts) = (0, tail, 0);
+        while left > 0 {
+            let step = left.min(run_len(sorted) - tail);
+            (left, tail) = (left - step, tail + step);
+            longest = longest.max(tail);
+            if tail == run_len(sorted) {
+                bytes += Run::bytes_max(tail);
+                (sorted, tail, cuts) = (sorted + tail, 0, cuts + 1);
+            }
+        }
+        for (block, word) in self.blocks.iter().enumerate() {
+            let (start, len) = block_span(block);
+            if start < longest && word.load(Ordering::Relaxed) == 0 {
+                bytes += Chunk::bytes_max(len as u64);
+            }
+        }
+        // The first cut of this batch merges what is decided here and no more, so the bound is exact.
+        let due = Some(cuts).filter(|&cuts| cuts > 0).and_then(|_| self.mergeable(arena));
+        self.merge_due.store(word_of(due), Ordering::Relaxed);
+        bytes + due.map_or(0, |newest| Run::merged_bytes_max(arena, newest))
+    }
+
+    fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
+        if self.contains(arena, &entry.lookup(), entry.seq) {
+            return Inserted::Duplicate;
+        }
+        let at = slab.record(0, entry);
+        self.push(arena, slab, entry, at);
+        if self.tail() == run_len(self.sorted()) {
+            self.cut(arena, slab);
+        }
+        Inserted::Appended
+    }
+
+    fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
+        self.note_read();
+        self.newest_below(arena, k, below)
+    }
+
+    fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
+        let since = |known| self.since(arena, known);
+        let view = self.latest.at(arena, &self.meter, self.tail() + self.sorted(), since);
+        view::seek(arena, pos, view, below, to);
+    }
+
+    fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
+        view::walk(arena, pos, below, step)
+    }
+
+    fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
+        self.check_tail(arena)?;
+        let (mut refs, mut newer) = (Vec::new(), SeqNo::MAX);
+        for run in self.runs(arena) {
+            run.check(arena)?;
+            if run.seq_max() > newer || run.len() % SMALL_RUN != 0 {
+                return Err(format!("a run of {} up to {} is wrong", run.len(), run.seq_max()));
+            }
+            newer = run.seq_max();
+            refs.extend(run.refs());
+        }
+        if refs.len() != self.sorted() {
+            return Err(format!("{} records are in runs of {}", refs.len(), self.sorted()));
+        }
+        refs.extend(self.tail_blocks(arena).flat_map(|block| block.refs()));
+        if refs.len() as u64 != records {
+            return Err(format!("{records} records were inserted, {} are here", refs.len()));
+        }
+        view::sort(arena, &mut refs);
+        view::check_order(arena, &refs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::MemtableType;
+    use crate::variants::model;
+
+    fn run_lens(rig: &model::Rig<Vector>) -> Vec<usize> {
+        rig.index.runs(&rig.arena).map(|run| run.len()).collect()
+    }
+
+    #[test]
+    fn blocks_cover_the_tail_without_gap() {
+        let mut end = 0;
+        for block in 0..BLOCKS {
+            let (start, len) = block_span(block);
+            assert_eq!((start, block_of(start), block_of(start + len - 1)), (end, block, block));
+            end = start + len;
+        }
+        assert_eq!(end, RUN);
+    }
+
+    #[test]
+    fn a_load_cuts_runs_and_merges_none_of_them() {
+        let rig = model::Rig::new(Vector::new);
+        for seq in 0..13_000 {
+            rig.put(&(seq * 7919 % 13_000).to_string(), seq);
+            if seq % 509 == 0 {
+                assert_eq!(rig.index.check(&rig.arena, seq + 1), Ok(()));
+            }
+        }
+        assert_eq!(run_lens(&rig), [4096, 4096, 512, 512, 512, 512, 512, 512, 512, 512]);
+        for seq in (0..13_000).step_by(11) {
+            let key = (seq * 7919 % 13_000).to_string();
+            assert_eq!(rig.seq_of(&key, SeqNo::MAX), Some(seq));
+        }
+    }
+
+    #[test]
+    fn reads_make_cuts_merge_eight_runs_of_a_level() {
+        let rig = model::Rig::new(Vector::new);
+        (0..4096).for_each(|seq| rig.put(&format!("user{:05}", seq * 31 % 4001), seq));
+        assert_eq!(rig.seq_of("user00000", SeqNo::MAX), Some(4001));
+        (4096..8192).for_each(|seq| rig.put(&format!("user{:05}", seq * 31 % 4001), seq));
+        assert_eq!(run_lens(&rig), [4096, 4096]);
+        assert_eq!(rig.index.check(&rig.arena, 8192), Ok(()));
+        assert_eq!(rig.seq_of("user00000", SeqNo::MAX), Some(8002));
+        assert_eq!(rig.seq_of("user00000", 8002), Some(4001));
+        assert_eq!(rig.seq_of("user00000", 4001), Some(0));
+        (8192..40_960).for_each(|seq| rig.put(&format!("user{:05}", seq * 31 % 4001), seq));
+        assert_eq!(run_lens(&rig), [4096, 4096, 32_768]);
+        assert_eq!(rig.index.check(&rig.arena, 40_960), Ok(()));
+        assert_eq!(rig.seq_of("user00000", 4001), Some(0));
+    }
+
+    #[test]
+    fn an_old_version_that_comes_late_does_not_hide_a_newer_one() {
+        let rig = model::Rig::new(Vector::new);
+        rig.put("k", 1000);
+        (0..600).for_each(|seq| rig.put(&format!("other{seq}"), 2000 + seq));
+        rig.put("k", 10);
+        assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
+        (0..600).for_each(|seq| rig.put(&format!("more{seq}"), 3000 + seq));
+        assert_eq!(run_lens(&rig).len(), 2);
+        assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
+        assert_eq!(rig.seq_of("k", 1000), Some(10));
+        assert_eq!(rig.seq_of("k", 10), None);
+    }
+
+    #[test]
+    fn random_writes_match_a_model() {
+        model::agrees(MemtableType::Vector);
+    }
+}

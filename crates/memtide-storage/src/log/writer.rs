@@ -1,0 +1,268 @@
+//! Appends records to a new log file.
+//!
+//! Invariants
+//! - A record is one `write_at` of whole, checksummed bytes: a reader of a live log sees it or does not.
+//! - The position moves only after the write succeeded; after a failed one the file is dead and every later
+//!   call fails, as `WriteFile` promises.
+//! - No record crosses the end of a segment; fewer than 24 bytes left there are passed over.
+//!
+//! It takes no lock and never syncs by itself: whoever shares it locks around `append` and syncs through
+//! [`LogWriter::file`] without that lock. Nothing is ever appended to a log that was opened for reading.
+
+use std::path::{Path, PathBuf};
+
+use memtide_base::sync::Arc;
+use memtide_base::{Error, Result};
+use memtide_env::{Vfs, WriteFile};
+
+use super::format::{HEADER_LEN, LogHeader, LogKind};
+use super::record::{
+    RECORD_HEADER_BYTES, RECORD_HEADER_LEN, RecordHeader, RecordKind, checksum, durable_delta,
+    record_len,
+};
+use super::window::index;
+
+/// The encode buffer is given back after a record larger than this.
+const BUFFER_KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// A log file being written.
+#[derive(Debug)]
+pub struct LogWriter {
+    file: Arc<dyn WriteFile>,
+    name: PathBuf,
+    header: LogHeader,
+    position: u64,
+    buffer: Vec<u8>,
+}
+
+impl LogWriter {
+    /// Creates the file at `path`, with `prealloc` bytes allocated ahead, and writes its header page, which
+    /// is durable after the first sync. `name` is what errors call the file.
+    ///
+    /// # Errors
+    /// Whatever [`Vfs::create`] says; `Internal` for a header that contradicts itself.
+    pub fn create(
+        vfs: &dyn Vfs,
+        path: &Path,
+        name: &Path,
+        header: LogHeader,
+        prealloc: u64,
+    ) -> Result<Self> {
+        if let Some(what) = header.contradiction() {
+            return Err(Error::internal(format!("log header: {what}")).with_file(name));
+        }
+        let file = vfs.create(path, prealloc).map_err(|error| Error::io("create", name, error))?;
+        file.write_at(&header.encode(), 0).map_err(|error| Error::io("write to", name, error))?;
+        let position = header.base + HEADER_LEN;
+        let (file, name) = (Arc::from(file), name.to_path_buf());
+        Ok(Self { file, name, header, position, buffer: Vec::new() })
+    }
+
+    /// The header the file was created with.
+    #[must_use]
+    pub fn header(&self) -> &LogHeader {
+        &self.header
+    }
+
+    /// What errors call the file.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// The LSN of the next record: base plus file offset. Equal to [`LogWriter::end`] when full.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The LSN behind the segment; `u64::MAX` for a manifest.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        match self.header.kind {
+            LogKind::Wal => self.header.base + self.header.segment_bytes,
+            LogKind::Manifest => u64::MAX,
+        }
+    }
+
+    /// LSNs that a record with `payload_len` bytes and `count` sequence numbers covers.
+    #[must_use]
+    pub fn record_len(payload_len: usize, count: u32) -> u64 {
+        record_len(payload_len, count)
+    }
+
+    /// Whether a record of `len` LSNs fits behind the last one.
+    #[must_use]
+    pub fn fits(&self, len: u64) -> bool {
+        u32::try_from(len).is_ok() && len <= self.end() - self.position
+    }
+
+    /// Appends one record and returns its LSN. `durable` is the LSN below which everything is known to have
+    /// been synced; it lets recovery tell damage from a torn tail.
+    ///
+    /// A [`RecordKind::Skip`] has no payload and covers LSNs for `count` sequence numbers; with count 0 it
+    /// is the marker written after a sync. A [`RecordKind::Pad`] fills the segment up to its end.
+    ///
+    /// # Errors
+    /// A failed write, after which the file is dead; `Internal` if the record does not fit (ask
+    /// [`LogWriter::fits`] first) or a skip or pad has a payload, and nothing was written then.
+    pub fn append(
+        &mut self,
+        kind: RecordKind,
+        count: u32,
+        payload: &[u8],
+        durable: u64,
+    ) -> Result<u64> {
+        let len = match kind {
+            RecordKind::Pad => self.end() - self.position,
+            _ => record_len(payload.len(), count),
+        };
+        let least = RECORD_HEADER_BYTES + u64::from(count);
+        let lsn = self.position;
+        let (true, Ok(short_len)) = (len >= least && self.fits(len), u32::try_from(len)) else {
+            return Err(self.misuse(&format!("a record of {len} bytes does not fit at lsn {lsn}")));
+        };
+        if kind.is_header_only() && !payload.is_empty() {
+            return Err(self.misuse("a skip or pad with a payload"));
+        }
+        let header = RecordHeader {
+            len: short_len,
+            kind: kind as u8,
+            flags: 0,
+            count,
+            durable_delta: durable_delta(lsn, durable),
+            checksum: 0,
+        };
+        self.encode(header, payload);
+        let written = self.file.write_at(&self.buffer, lsn - self.header.base);
+        if self.buffer.capacity() > BUFFER_KEPT_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        written.map_err(|error| Error::io("append to", &self.name, error))?;
+        self.position += len;
+        if self.end() - self.position < RECORD_HEADER_BYTES {
+            self.position = self.end();
+        }
+        Ok(lsn)
+    }
+
+    /// Makes everything appended so far durable. After a failure the file is dead.
+    ///
+    /// # Errors
+    /// Whatever [`WriteFile::sync`] says.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|error| Error::io("sync", &self.name, error))
+    }
+
+    /// The file, so that a sync need not hold the lock around this writer.
+    #[must_use]
+    pub fn file(&self) -> Arc<dyn WriteFile> {
+        Arc::clone(&self.file)
+    }
+
+    /// Cuts the file behind its last record. Durable after the next sync.
+    ///
+    /// # Errors
+    /// Whatever [`WriteFile::set_len`] says.
+    pub fn cut(&self) -> Result<()> {
+        let len = self.position - self.header.base;
+        self.file.set_len(len).map_err(|error| Error::io("cut", &self.name, error))
+    }
+
+    fn encode(&mut self, mut header: RecordHeader, payload: &[u8]) {
+        let stored_len = index(header.stored_len().into());
+        let seed = self.header.salt ^ self.position;
+        self.buffer.clear();
+        self.buffer.reserve_exact(stored_len);
+        self.buffer.extend_from_slice(&header.encode(seed));
+        self.buffer.extend_from_slice(payload);
+        self.buffer.resize(stored_len, 0);
+        header.checksum = checksum(seed, &mut self.buffer);
+        self.buffer[RECORD_HEADER_LEN - 8..RECORD_HEADER_LEN]
+            .copy_from_slice(&header.checksum.to_le_bytes());
+    }
+
+    fn misuse(&self, what: &str) -> Error {
+        Error::internal(format!("{what} in {}", self.name.display())).with_file(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{MemVfs, manifest_header, wal_header};
+    use memtide_base::ErrorKind;
+
+    fn create(vfs: &MemVfs, header: LogHeader) -> LogWriter {
+        LogWriter::create(vfs, Path::new("/db/a"), Path::new("a"), header, 0).unwrap()
+    }
+
+    #[test]
+    fn lsns_are_contiguous_and_a_full_segment_refuses_more() {
+        let vfs = MemVfs::default();
+        let mut log = create(&vfs, wal_header(8192, 8192));
+        assert_eq!((log.position(), log.end()), (12288, 16384));
+        assert_eq!(log.append(RecordKind::Batch, 1, b"12345678", 0).unwrap(), 12288);
+        assert_eq!(log.append(RecordKind::Skip, 100, b"", 0).unwrap(), 12320);
+        assert_eq!(log.position(), 12448);
+        assert!(log.fits(3936) && !log.fits(3944));
+        let refused = log.append(RecordKind::Batch, 1, &[0; 3920], 0).unwrap_err();
+        assert_eq!((refused.kind(), log.position()), (ErrorKind::Internal, 12448));
+        log.append(RecordKind::Batch, 1, &[7; 3900], 0).unwrap();
+        assert_eq!(log.position(), log.end(), "8 bytes were left, too few for any record");
+        assert!(!log.fits(24) && log.append(RecordKind::Pad, 0, b"", 0).is_err());
+        log.cut().unwrap();
+        assert_eq!(vfs.bytes("/db/a").len(), 8192);
+    }
+
+    #[test]
+    fn a_pad_takes_what_is_left() {
+        let vfs = MemVfs::default();
+        let mut log = create(&vfs, wal_header(0, 8192));
+        log.append(RecordKind::Pad, 0, b"", 0).unwrap();
+        assert_eq!(log.position(), 8192);
+        assert_eq!(vfs.bytes("/db/a").len(), 4096 + 24, "only the header is stored");
+    }
+
+    #[test]
+    fn what_no_record_can_be_is_refused_without_writing() {
+        let vfs = MemVfs::default();
+        let mut log = create(&vfs, manifest_header());
+        assert!(log.append(RecordKind::Skip, 0, b"x", 0).is_err(), "a skip stores nothing");
+        assert!(log.append(RecordKind::Skip, u32::MAX, b"", 0).is_err(), "longer than 32 bits");
+        assert!(log.append(RecordKind::Pad, 0, b"", 0).is_err(), "a manifest has no end");
+        assert_eq!((log.position(), vfs.bytes("/db/a").len()), (4096, 4096));
+        let impossible = wal_header(1, 8192);
+        let path = Path::new("/db/b");
+        let refused = LogWriter::create(&vfs, path, Path::new("b"), impossible, 0).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn the_bytes_of_a_record_are_fixed() {
+        let vfs = MemVfs::default();
+        let salt = 0x0123_4567_89AB_CDEF;
+        let mut log = create(&vfs, LogHeader { salt, ..wal_header(0, 8192) });
+        let mut payload = Vec::new();
+        crate::log::encode_op(&mut payload, memtide_base::Kind::Put, 0, b"tide", b"high");
+        log.append(RecordKind::Batch, 1, &payload, 4096).unwrap();
+        log.append(RecordKind::Skip, 0, b"", 4136).unwrap();
+        let bytes = vfs.bytes("/db/a");
+        let hex: String = bytes[4096..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let batch =
+            "2800000001001c4001000000000000002e618b8f0fd7000901000404746964656869676800000000";
+        let marker = "1800000003002843000000000000000077880518e1786130";
+        assert_eq!(hex, format!("{batch}{marker}"), "docs/format/log.md shows the same bytes");
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_and_leaves_the_position() {
+        let vfs = MemVfs::default();
+        let mut log = create(&vfs, manifest_header());
+        vfs.fail_writes("/db/a");
+        let error = log.append(RecordKind::Meta, 1, b"edit", 0).unwrap_err();
+        assert_eq!(error.to_string(), "could not append to a");
+        assert_eq!(log.position(), 4096);
+        assert!(log.sync().is_err() && log.file().sync().is_err());
+    }
+}

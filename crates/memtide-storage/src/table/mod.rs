@@ -1,0 +1,37 @@
+//! Tables: immutable sorted files of entries, `sst/{number:016x}.sst`.
+//!
+//! ```text
+//! data blocks · [filter] · [index] · [range tombstones ...] · properties · metaindex · footer
+//! ```
+//!
+//! Every byte belongs to the footer or to a block with a checksum; there are no gaps. A table is opened
+//! by reading its last 32 KiB, which hold everything but the data blocks while the table is small.
+//! Index, filter and range tombstones then stay in memory; data blocks come through the block cache.
+//!
+//! - `builder`: writes a table front to back, once.
+//! - `format`: footer, metaindex and index values; `properties`: what a table says about itself.
+//! - `parts`: reads and checks all that is not data. `reader`: [`Table`], point reads.
+//! - `cursor`: walks a table both ways. `verify`: reads everything and believes nothing.
+//!
+//! Not done here: naming and removing files, directory syncs, the choice of what goes into a table.
+//! The normative page is `docs/format/table.md`.
+
+mod builder;
+mod cursor;
+mod format;
+mod parts;
+mod properties;
+mod reader;
+mod verify;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{TableBuilder, TableOptions, TableSummary};
+pub use cursor::TableCursor;
+pub use format::TableIdentity;
+pub use properties::Properties;
+pub use reader::{Found, Table};
+pub use verify::verify_file;

@@ -1,0 +1,537 @@
+//! Whole tables against a model: built, opened, read both ways, damaged.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use memtide_base::checksum::xxh3_64;
+use memtide_base::hash::key_hash;
+use memtide_base::key::{KEY_LEN_MAX, successor};
+use memtide_base::ledger::{Account, Ledger};
+use memtide_base::seqno::SEE_ALL;
+use memtide_base::sync::Arc;
+use memtide_base::{Cursor, Entry, Kind, RangeTombstone, RangeTombstones, SeqNo, Target, Upper};
+use proptest::prelude::*;
+
+use super::format::Section;
+use super::parts::{Parts, Source};
+use super::testing::{HASH_SEED, IDENTITY, MemoryFile, Row, at, build, open, open_with, options};
+use super::{Table, TableBuilder, TableCursor, TableIdentity, verify_file};
+use crate::block::BlockView;
+use crate::block::trailer::{Handle, TRAILER_LEN};
+use crate::cache::BlockCache;
+use crate::compress::Codec;
+
+/// Versions of each key, newest first.
+type Model = BTreeMap<Vec<u8>, Vec<(SeqNo, Kind, Vec<u8>)>>;
+
+fn model_of(rows: &[Row]) -> Model {
+    let mut model = Model::new();
+    for (key, seq, kind, value) in rows {
+        model.entry(key.clone()).or_default().push((*seq, *kind, value.clone()));
+    }
+    model
+}
+
+fn keys() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![Just(0_u8), Just(0xFF), Just(b'k')];
+    let suffix = prop::collection::vec(byte, 0..12);
+    prop_oneof![
+        6 => suffix.clone(),
+        3 => suffix.prop_map(|suffix| [&b"a common prefix/"[..], &suffix].concat()),
+        1 => any::<u8>().prop_map(|byte| vec![byte; KEY_LEN_MAX]),
+    ]
+}
+
+/// Rows in table order: few keys with many versions, or many keys.
+fn rows(max: usize) -> impl Strategy<Value = Vec<Row>> {
+    let value = prop::collection::vec(prop_oneof![Just(7_u8), any::<u8>()], 0..40);
+    let payload = (prop_oneof![3 => Just(Kind::Put), 1 => Just(Kind::Delete)], value);
+    let version = (0..60_u64, payload);
+    let versions = prop_oneof![
+        4 => prop::collection::vec(version.clone(), 1..4),
+        1 => prop::collection::vec(version, 1..40),
+    ];
+    let group = (keys(), versions);
+    prop::collection::vec(group, 1..max).prop_map(|groups| {
+        let mut sorted = BTreeMap::new();
+        for (key, versions) in groups {
+            for (seq, (kind, value)) in versions {
+                let value = if kind == Kind::Delete { Vec::new() } else { value };
+                sorted.insert((key.clone(), Reverse(seq)), (kind, value));
+            }
+        }
+        let row =
+            |((key, seq), (kind, value)): ((Vec<u8>, Reverse<u64>), _)| (key, seq.0, kind, value);
+        sorted.into_iter().map(row).collect()
+    })
+}
+
+fn shapes() -> impl Strategy<Value = (usize, Codec)> {
+    let codec = if Codec::Lz4.is_built_in() { Codec::Lz4 } else { Codec::None };
+    (
+        prop_oneof![Just(64_usize), 65..600_usize, Just(4096)],
+        prop_oneof![Just(Codec::None), Just(codec)],
+    )
+}
+
+fn get(table: &Table, key: &[u8], below: SeqNo) -> Option<(SeqNo, Kind, Vec<u8>)> {
+    let found = table.get(key, key_hash(HASH_SEED, key), below).expect("an undamaged table");
+    found.map(|found| (found.seq, found.kind, found.value.to_vec()))
+}
+
+fn owned(entry: Entry<'_>) -> Row {
+    (entry.key.to_vec(), entry.seq, entry.kind, entry.value.to_vec())
+}
+
+/// A cursor over the model with the contract of [`Cursor`].
+struct ModelCursor<'m> {
+    model: &'m Model,
+    below: SeqNo,
+    at: Option<(&'m [u8], usize)>,
+}
+
+impl<'m> ModelCursor<'m> {
+    fn visible(&self, versions: &[(SeqNo, Kind, Vec<u8>)]) -> Option<usize> {
+        versions.iter().position(|version| version.0 < self.below)
+    }
+
+    fn to(
+        &mut self,
+        mut keys: impl Iterator<Item = (&'m Vec<u8>, &'m Vec<(SeqNo, Kind, Vec<u8>)>)>,
+    ) -> bool {
+        let found = keys.find_map(|(key, all)| self.visible(all).map(|at| (key.as_slice(), at)));
+        self.at = found;
+        found.is_some()
+    }
+
+    fn seek(&mut self, target: Target<'_>) -> bool {
+        let model = self.model;
+        match target {
+            Target::First => self.to(model.iter()),
+            Target::Last => self.to(model.iter().rev()),
+            Target::Ge(key) => self.to(model.range(key.to_vec()..)),
+            Target::Le(key) => self.to(model.range(..=key.to_vec()).rev()),
+        }
+    }
+
+    fn step(&mut self, forward: bool) -> bool {
+        let (model, Some((key, _))) = (self.model, self.at) else { return false };
+        if forward {
+            self.to(model.range(successor(key)..))
+        } else {
+            self.to(model.range(..key.to_vec()).rev())
+        }
+    }
+
+    /// The rest of the current key's versions, which `older` shows one by one.
+    fn row(&self, older: usize) -> Option<Row> {
+        let (key, at) = self.at?;
+        let (seq, kind, value) = self.model[key].get(at + older)?;
+        Some((key.to_vec(), *seq, *kind, value.clone()))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    First,
+    Last,
+    Ge(prop::sample::Index, bool),
+    Le(prop::sample::Index, bool),
+    Next,
+    Prev,
+    Older,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        1 => Just(Move::First),
+        1 => Just(Move::Last),
+        2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(at, near)| Move::Ge(at, near)),
+        2 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(at, near)| Move::Le(at, near)),
+        8 => Just(Move::Next),
+        8 => Just(Move::Prev),
+        6 => Just(Move::Older),
+    ];
+    prop::collection::vec(one, 1..120)
+}
+
+fn walk(table: &Arc<Table>, model: &Model, below: SeqNo, moves: &[Move]) {
+    let mut cursor = table.cursor(below);
+    let mut twin = ModelCursor { model, below, at: None };
+    let mut older = 0;
+    let probes: Vec<_> = model.keys().collect();
+    for step in moves {
+        let probe = |at: &prop::sample::Index, near: bool| {
+            let key = probes[at.index(probes.len())];
+            if near && key.len() < KEY_LEN_MAX { successor(key) } else { key.clone() }
+        };
+        let (moved, expected) = match step {
+            Move::First => (cursor.seek(Target::First), twin.seek(Target::First)),
+            Move::Last => (cursor.seek(Target::Last), twin.seek(Target::Last)),
+            Move::Ge(at, near) => {
+                let key = probe(at, *near);
+                (cursor.seek(Target::Ge(&key)), twin.seek(Target::Ge(&key)))
+            }
+            Move::Le(at, near) => {
+                let key = probe(at, *near);
+                (cursor.seek(Target::Le(&key)), twin.seek(Target::Le(&key)))
+            }
+            Move::Next => (cursor.next(), twin.step(true)),
+            Move::Prev => (cursor.prev(), twin.step(false)),
+            Move::Older => {
+                // Behind the last version only a move may follow.
+                if twin.row(older).is_some() {
+                    older += 1;
+                    let goes_on = twin.row(older).is_some();
+                    assert_eq!(cursor.older().expect("undamaged"), goes_on, "{step:?}");
+                    if goes_on {
+                        assert_eq!(Some(owned(cursor.entry())), twin.row(older));
+                    }
+                }
+                continue;
+            }
+        };
+        older = 0;
+        assert_eq!(moved.expect("undamaged"), expected, "{step:?}");
+        if expected {
+            assert_eq!(Some(owned(cursor.entry())), twin.row(0), "{step:?}");
+            assert_eq!(cursor.value(), cursor.entry().value);
+        }
+    }
+}
+
+fn collect(cursor: &mut TableCursor) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut more = cursor.seek(Target::First).expect("undamaged");
+    while more {
+        rows.push(owned(cursor.entry()));
+        while cursor.older().expect("undamaged") {
+            rows.push(owned(cursor.entry()));
+        }
+        more = cursor.next().expect("undamaged");
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn a_table_answers_as_its_model_does(
+        rows in rows(40),
+        (block_bytes, codec) in shapes(),
+        strangers in prop::collection::vec(keys(), 0..6),
+        below in prop_oneof![0..61_u64, Just(SEE_ALL)],
+        moves in moves(),
+    ) {
+        let (file, summary) = build(&rows, &RangeTombstones::default(), options(block_bytes, codec));
+        let table = open(&file, IDENTITY).expect("as built");
+        let model = model_of(&rows);
+        for key in model.keys().chain(&strangers) {
+            for below in (0..62).step_by(if key.len() > 1000 { 20 } else { 1 }).chain([SEE_ALL]) {
+                let versions = model.get(key).map_or(&[][..], Vec::as_slice);
+                let want = versions.iter().find(|version| version.0 < below).cloned();
+                prop_assert_eq!(get(&table, key, below), want);
+            }
+        }
+        prop_assert_eq!(&collect(&mut table.cursor(SEE_ALL)), &rows);
+        walk(&table, &model, below, &moves);
+        table.verify().expect("as built");
+        prop_assert_eq!(summary.rows, rows.len() as u64);
+        prop_assert_eq!(&summary.smallest, &rows[0].0);
+        prop_assert_eq!(&summary.largest, &Upper::Included(rows[rows.len() - 1].0.clone()));
+        prop_assert_eq!(Some(summary.seq_max), rows.iter().map(|row| row.1).max());
+        let name = PathBuf::from("sst/c.sst");
+        verify_file(Arc::new(file), name, summary.size, summary.checksum).expect("as summed");
+    }
+
+    #[test]
+    fn range_tombstones_read_back_and_widen_the_bounds(
+        raw in prop::collection::vec((keys(), keys(), 1..60_u64), 1..40),
+        rows in rows(6),
+        with_points in any::<bool>(),
+    ) {
+        let raw: Vec<_> = raw.iter().map(|(a, b, seq)| RangeTombstone::new(a, b, *seq)).collect();
+        let tombstones = RangeTombstones::new(&raw);
+        let rows = if with_points { &rows[..] } else { &[] };
+        prop_assume!(with_points || !tombstones.is_empty());
+        let (file, summary) = build(rows, &tombstones, options(256, Codec::None));
+        let table = open(&file, IDENTITY).expect("as built");
+        prop_assert_eq!(table.range_tombstones(), &tombstones);
+        prop_assert_eq!(&collect(&mut table.cursor(SEE_ALL)), rows);
+        table.verify().expect("as built");
+        let uppers = tombstones.iter().map(|t| t.upper());
+        let points = rows.iter().map(|row| Upper::Included(row.0.clone()));
+        prop_assert_eq!(Some(summary.largest), uppers.chain(points).max());
+        let starts = tombstones.iter().map(|t| t.start);
+        prop_assert_eq!(Some(summary.smallest), starts.chain(rows.iter().map(|r| r.0.clone())).min());
+        prop_assert_eq!(summary.range_deletes, tombstones.iter().count() as u64);
+    }
+}
+
+/// A small table with several blocks, old versions, deletes and tombstones.
+fn small_table(codec: Codec) -> (MemoryFile, Vec<Row>, RangeTombstones) {
+    let mut rows = Vec::new();
+    for key in 0..24_u64 {
+        for version in (0..1 + key % 3).rev() {
+            let kind = if key % 5 == 4 { Kind::Delete } else { Kind::Put };
+            let value = if kind == Kind::Put { vec![b'v'; 5 + at(key)] } else { Vec::new() };
+            rows.push((format!("key{key:04}").into_bytes(), 10 * key + version, kind, value));
+        }
+    }
+    let tombstones = RangeTombstones::new(&[
+        RangeTombstone::new(b"key0003", b"key0009", 400),
+        RangeTombstone::new(b"key0007", b"", 401),
+    ]);
+    let (file, _) = build(&rows, &tombstones, options(160, codec));
+    (file, rows, tombstones)
+}
+
+fn codecs() -> impl Iterator<Item = Codec> {
+    [Codec::None, Codec::Lz4].into_iter().filter(|codec| codec.is_built_in())
+}
+
+#[test]
+fn every_flipped_byte_is_reported_by_verify_and_never_changes_an_answer() {
+    for codec in codecs() {
+        let (file, rows, tombstones) = small_table(codec);
+        let model = model_of(&rows);
+        let undamaged = file.bytes();
+        for at in 0..undamaged.len() {
+            for mask in [0x01, 0x80, 0xFF] {
+                let mut bytes = undamaged.clone();
+                bytes[at] ^= mask;
+                let Ok(table) = open(&MemoryFile::of(&bytes), IDENTITY) else { continue };
+                assert_eq!(table.range_tombstones(), &tombstones, "byte {at}");
+                let error = table.verify().expect_err("a damaged block is reported");
+                assert!(error.is_corruption() && error.offset().is_some(), "byte {at}: {error}");
+                for (key, versions) in &model {
+                    if let Ok(found) = table.get(key, key_hash(HASH_SEED, key), SEE_ALL) {
+                        let found = found.expect("present").value;
+                        assert_eq!(found, versions[0].2, "byte {at}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All blocks of an undamaged table.
+fn handles(file: &MemoryFile) -> Vec<Handle> {
+    let bytes = file.bytes();
+    let source = Source { file: Arc::new(file.clone()), name: PathBuf::from("sst/c.sst") };
+    let parts = Parts::read(&source, IDENTITY, bytes.len() as u64).expect("as built");
+    let blocks = parts.index.as_ref().map_or(0, BlockView::rows);
+    let mut handles: Vec<_> =
+        (0..blocks).map(|block| parts.child(block).expect("in the index").handle).collect();
+    let metaindex = parts.footer.metaindex;
+    let (start, end) = (at(metaindex.offset), at(metaindex.end().expect("in the file")));
+    let payload = &bytes[start..end - TRAILER_LEN];
+    handles.extend(Section::decode_all(payload).expect("whole").iter().map(|s| s.handle));
+    handles.push(metaindex);
+    handles
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn forged_blocks_with_true_checksums_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u16>(), any::<u8>()), 1..4),
+        moves in moves(),
+    ) {
+        let (file, rows, _) = small_table(Codec::None);
+        let handles = handles(&file);
+        let mut bytes = file.bytes();
+        for (block, at, byte) in changes {
+            let handle = handles[block.index(handles.len())];
+            let start = super::testing::at(handle.offset);
+            let block = &mut bytes[start..start + handle.len as usize];
+            let (covered, sum) = block.split_last_chunk_mut::<8>().expect("a trailer");
+            let at = usize::from(at) % covered.len();
+            covered[at] = byte;
+            let salt = options(160, Codec::None).salt;
+            *sum = xxh3_64(salt ^ handle.offset, covered).to_le_bytes();
+        }
+        let Ok(table) = open(&MemoryFile::of(&bytes), IDENTITY) else { return Ok(()) };
+        let _ = table.verify();
+        for (key, ..) in &rows {
+            let _ = table.get(key, key_hash(HASH_SEED, key), 100);
+        }
+        let mut cursor = table.cursor(200);
+        for step in moves {
+            let key = |at: prop::sample::Index| &rows[at.index(rows.len())].0;
+            let moved = match step {
+                Move::First => cursor.seek(Target::First),
+                Move::Last => cursor.seek(Target::Last),
+                Move::Ge(at, _) => cursor.seek(Target::Ge(key(at))),
+                Move::Le(at, _) => cursor.seek(Target::Le(key(at))),
+                Move::Next => cursor.next(),
+                Move::Prev => cursor.prev(),
+                Move::Older => cursor.older(),
+            };
+            if matches!(moved, Ok(true)) {
+                prop_assert!(cursor.entry().seq < 200 && cursor.value() == cursor.entry().value);
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_that_arrives_after_opening_is_found_by_verify() {
+    let (file, ..) = small_table(Codec::None);
+    let table = open(&file, IDENTITY).expect("as built");
+    let len = file.bytes().len();
+    for at in [0, len / 2, len - 100, len - 1] {
+        file.0.lock()[at] ^= 4;
+        assert!(table.verify().expect_err("damaged").is_corruption(), "byte {at}");
+        file.0.lock()[at] ^= 4;
+    }
+    table.verify().expect("repaired");
+}
+
+#[test]
+fn a_table_opens_only_as_itself_and_at_its_length() {
+    let (file, ..) = small_table(Codec::None);
+    let strangers = [
+        TableIdentity { number: 13, ..IDENTITY },
+        TableIdentity { db_uuid: [0; 16], ..IDENTITY },
+        TableIdentity { keyspace: 4, ..IDENTITY },
+    ];
+    for expected in strangers {
+        let error = open(&file, expected).expect_err("another table");
+        assert!(error.is_corruption() && error.to_string().contains("expected"), "{error}");
+    }
+    let bytes = file.bytes();
+    for len in [0, 1, 95, 96, bytes.len() / 2, bytes.len() - 1] {
+        let error = open(&MemoryFile::of(&bytes[..len]), IDENTITY).expect_err("cut");
+        assert!(error.is_corruption(), "{len} bytes: {error}");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(open(&MemoryFile::of(&longer), IDENTITY).expect_err("longer").is_corruption());
+}
+
+#[test]
+fn the_whole_file_checksum_finds_a_flip_and_a_wrong_length() {
+    let (file, _, tombstones) = small_table(Codec::None);
+    let name = || PathBuf::from("sst/c.sst");
+    let (same, summary) =
+        build(&small_table(Codec::None).1, &tombstones, options(160, Codec::None));
+    assert_eq!(file.bytes(), same.bytes(), "a table's bytes follow from its input alone");
+    let check = |file: &MemoryFile, size| {
+        verify_file(Arc::new(file.clone()), name(), size, summary.checksum)
+    };
+    check(&file, summary.size).expect("as built");
+    assert!(check(&file, summary.size - 1).is_err());
+    file.0.lock()[3] ^= 1;
+    assert!(check(&file, summary.size).expect_err("flipped").is_corruption());
+}
+
+#[test]
+fn a_filter_of_another_seed_denies_no_key() {
+    let (file, rows, _) = small_table(Codec::None);
+    let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
+    let table = open_with(&file, IDENTITY, 5, &cache, &ledger).expect("as built");
+    for (key, ..) in &rows {
+        assert!(table.get(key, key_hash(5, key), SEE_ALL).expect("undamaged").is_some());
+    }
+}
+
+#[test]
+fn an_open_table_is_charged_for_what_it_holds_until_it_is_dropped() {
+    let (file, rows, _) = small_table(Codec::None);
+    let (cache, ledger) = (BlockCache::new(1 << 20), Ledger::unlimited());
+    let table = open_with(&file, IDENTITY, HASH_SEED, &cache, &ledger).expect("as built");
+    assert_eq!(ledger.held(Account::Tables), table.heap_bytes());
+    assert!(table.heap_bytes() > 500);
+    assert_eq!((cache.bytes(), cache.misses()), (0, 0), "opening reads no data block");
+    let key = &rows[0].0;
+    for hits in 0..2 {
+        assert!(table.get(key, key_hash(HASH_SEED, key), SEE_ALL).expect("undamaged").is_some());
+        assert_eq!((cache.hits(), cache.misses()), (hits, 1));
+    }
+    drop(table);
+    assert_eq!(ledger.total(), 0);
+}
+
+#[test]
+fn many_nested_tombstones_span_blocks() {
+    let nested: Vec<_> = (0..300_u64)
+        .map(|depth| {
+            let (start, end) = (format!("a{depth:04}"), format!("z{:04}", 999 - depth));
+            RangeTombstone::new(start.as_bytes(), end.as_bytes(), depth + 1)
+        })
+        .collect();
+    let tombstones = RangeTombstones::new(&nested);
+    assert!(tombstones.iter().count() > usize::from(u16::MAX), "more rows than one block holds");
+    let (file, _) = build(&[], &tombstones, options(4096, Codec::None));
+    let table = open(&file, IDENTITY).expect("as built");
+    assert_eq!(table.range_tombstones(), &tombstones);
+    table.verify().expect("as built");
+}
+
+#[test]
+fn a_tombstone_may_start_right_behind_the_longest_key() {
+    let behind = successor(&[0xEE; KEY_LEN_MAX]);
+    let tombstones = RangeTombstones::new(&[
+        RangeTombstone::new(b"", &behind, 3),
+        RangeTombstone::new(b"b", b"", 4),
+    ]);
+    assert!(tombstones.fragments().iter().any(|fragment| fragment.start == behind));
+    let (file, summary) = build(&[], &tombstones, options(4096, Codec::None));
+    assert_eq!((summary.smallest, summary.largest), (Vec::new(), Upper::Unbounded));
+    assert_eq!(open(&file, IDENTITY).expect("as built").range_tombstones(), &tombstones);
+}
+
+fn builder() -> TableBuilder {
+    let file = Box::new(MemoryFile::default());
+    TableBuilder::new(file, PathBuf::from("sst/c.sst"), IDENTITY, options(64, Codec::None))
+}
+
+fn put<'a>(key: &'a [u8], seq: SeqNo, value: &'a [u8]) -> Entry<'a> {
+    Entry { key, seq, kind: Kind::Put, value }
+}
+
+#[test]
+fn a_large_row_gets_its_own_block_and_an_impossible_one_is_refused() {
+    let large = vec![b'x'; 8 << 20];
+    let mut builder = builder();
+    for (key, value) in [(b"a", &b"small"[..]), (b"b", &large), (b"c", b"small")] {
+        builder.add(put(key, 1, value)).expect("fits");
+    }
+    assert!(builder.add(put(b"d", 1, &vec![0; 16 << 20])).is_err());
+    assert!(builder.add(put(&[b'e'; KEY_LEN_MAX + 1], 1, b"")).is_err());
+
+    let rows: Vec<Row> = [(b"a", &b"small"[..]), (b"b", &large), (b"c", b"small")]
+        .map(|(key, value)| (key.to_vec(), 1, Kind::Put, value.to_vec()))
+        .into();
+    let (file, _) = build(&rows, &RangeTombstones::default(), options(4096, Codec::None));
+    let table = open(&file, IDENTITY).expect("as built");
+    assert_eq!(collect(&mut table.cursor(SEE_ALL)), rows);
+}
+
+#[test]
+fn a_table_of_nothing_is_refused() {
+    let builder = builder();
+    assert!(builder.is_empty());
+    assert!(builder.finish().is_err());
+}
+
+#[test]
+#[should_panic(expected = "after")]
+fn an_entry_out_of_order_stops_the_builder() {
+    let mut builder = builder();
+    builder.add(put(b"k", 5, b"")).expect("fits");
+    let _ = builder.add(put(b"k", 5, b""));
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn overlapping_fragments_stop_the_builder() {
+    let mut builder = builder();
+    for (start, end) in [(b"a", b"m"), (b"l", b"z")] {
+        let tombstones = RangeTombstones::new(&[RangeTombstone::new(start, end, 1)]);
+        let _ = builder.add_range_tombstone(&tombstones.fragments()[0]);
+    }
+}

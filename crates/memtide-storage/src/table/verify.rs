@@ -1,0 +1,192 @@
+//! Reads a table from end to end and believes nothing.
+//!
+//! The cache is passed by: what is checked is the file as it is now. Memory is one data block at a time
+//! beside the parts an open table has.
+
+use std::path::PathBuf;
+
+use memtide_base::checksum::FileChecksum;
+use memtide_base::hash::key_hash;
+use memtide_base::sync::Arc;
+use memtide_base::{Error, Kind, Result, SeqNo, Upper};
+use memtide_env::ReadFile;
+
+use super::format::{ALL_TOMBSTONES, Child, HAS_OLD_VERSIONS, TableIdentity};
+use super::parts::{Parts, Source};
+use crate::block::BlockView;
+
+/// Bytes read at a time for the whole-file checksum.
+const PIECE_LEN: usize = 256 << 10;
+
+/// Checks that `file`, called `name` in errors, has `size` bytes with this XXH3-128. Memory is bounded.
+///
+/// # Errors
+/// Corruption if it has not; whatever reading fails with.
+pub fn verify_file(
+    file: Arc<dyn ReadFile>,
+    name: PathBuf,
+    size: u64,
+    checksum: u128,
+) -> Result<()> {
+    let source = Source { file, name };
+    let len = source.file.len().map_err(|error| Error::io("measure", source.name(), error))?;
+    if len != size {
+        let detail = format!("the file has {len} B, the table has {size} B");
+        return Err(source.damaged("table", len.min(size), detail));
+    }
+    let mut sum = FileChecksum::default();
+    let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE_LEN).min(PIECE_LEN)];
+    let mut offset = 0;
+    while offset < size {
+        let left = usize::try_from(size - offset).unwrap_or(PIECE_LEN);
+        let part = &mut piece[..left.min(PIECE_LEN)];
+        source.read(part, offset)?;
+        sum.update(part);
+        offset += part.len() as u64;
+    }
+    if sum.finish() != checksum {
+        let detail = format!("xxh3-128 {:#034x}, stored {checksum:#034x}", sum.finish());
+        return Err(source.damaged("table", 0, detail));
+    }
+    Ok(())
+}
+
+/// Checks all blocks of a table, and all it says about itself.
+pub(super) fn verify(source: &Source, expected: TableIdentity, size: u64) -> Result<()> {
+    let parts = Parts::read(source, expected, size)?;
+    let mut seen = Seen::default();
+    let blocks = parts.index.as_ref().map_or(0, BlockView::rows);
+    for at in 0..blocks {
+        let child = parts.child(at).expect("index values are validated when they are read");
+        let view = source.data_block(child.handle, parts.footer.file_salt)?;
+        seen.block(&parts, at, child, &view)
+            .map_err(|detail| source.damaged("data block", child.handle.offset, detail))?;
+    }
+    seen.against(&parts).map_err(|detail| source.damaged("table", 0, detail))
+}
+
+/// What the blocks read so far add up to.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    deletes: u64,
+    keys: u64,
+    key_bytes: u64,
+    value_bytes: u64,
+    seqs: Option<(SeqNo, SeqNo)>,
+    first: Option<Vec<u8>>,
+    last: Option<(Vec<u8>, SeqNo)>,
+}
+
+impl Seen {
+    fn block(
+        &mut self,
+        parts: &Parts,
+        at: usize,
+        child: Child,
+        view: &BlockView,
+    ) -> Result<(), String> {
+        let (mut key, mut deletes, mut old_versions) = (Vec::new(), 0, false);
+        for row in 0..view.rows() {
+            view.write_key(row, &mut key);
+            let is_new = self.follow(&key, view.seq(row))?;
+            let denied = |filter: &crate::filter::Filter| {
+                is_new && !filter.may_contain(key_hash(filter.hash_seed(), &key))
+            };
+            if parts.filter.as_ref().is_some_and(denied) {
+                return Err(format!("row {row}: the filter denies its key"));
+            }
+            old_versions |= !is_new;
+            deletes += u64::from(view.kind(row) == Kind::Delete);
+            self.keys += u64::from(is_new);
+            self.key_bytes += key.len() as u64;
+            self.value_bytes += view.value(row).len() as u64;
+        }
+        let rows = view.rows() as u64;
+        let flags = if deletes == rows { ALL_TOMBSTONES } else { 0 }
+            | if old_versions { HAS_OLD_VERSIONS } else { 0 };
+        if (rows, flags) != (u64::from(child.rows), child.flags) {
+            let (stored, by_index) = (child.rows, child.flags);
+            return Err(format!("{rows} rows, flags {flags}; {stored}, {by_index} by the index"));
+        }
+        self.rows += rows;
+        self.deletes += deletes;
+        self.between_separators(parts, at, view)
+    }
+
+    /// Every key lies above the separator before its block, or goes on from there, and not above its own.
+    fn between_separators(&self, parts: &Parts, at: usize, view: &BlockView) -> Result<(), String> {
+        let Some(index) = &parts.index else { return Ok(()) };
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        view.write_key(0, &mut first);
+        view.write_key(view.rows() - 1, &mut last);
+        if index.first_at_least(&first) > at || index.first_at_least(&last) > at {
+            return Err("keys above the block's separator".to_string());
+        }
+        let mut before = Vec::new();
+        if let Some(previous) = at.checked_sub(1) {
+            index.write_key(previous, &mut before);
+            if before > first {
+                return Err("keys below the separator before the block".to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next row; whether its key is new.
+    fn follow(&mut self, key: &[u8], seq: SeqNo) -> Result<bool, String> {
+        let is_new = match &mut self.last {
+            None => {
+                self.first = Some(key.to_vec());
+                true
+            }
+            Some((last, last_seq)) if last.as_slice() == key && seq < *last_seq => false,
+            Some((last, _)) if last.as_slice() < key => true,
+            Some(_) => return Err("rows out of order across blocks".to_string()),
+        };
+        let (min, max) = self.seqs.unwrap_or((seq, seq));
+        self.seqs = Some((min.min(seq), max.max(seq)));
+        let (last, last_seq) = self.last.get_or_insert_default();
+        *last_seq = seq;
+        if is_new {
+            last.clear();
+            last.extend_from_slice(key);
+        }
+        Ok(is_new)
+    }
+
+    /// Compares what was read with what the properties say.
+    fn against(self, parts: &Parts) -> Result<(), String> {
+        let properties = &parts.properties;
+        let mut smallest = self.first;
+        let mut largest = self.last.map(|(key, _)| Upper::Included(key));
+        let mut seqs = self.seqs;
+        for tombstone in parts.tombstones.iter() {
+            largest = largest.max(Some(tombstone.upper()));
+            let start = tombstone.start;
+            smallest = Some(smallest.map_or(start.clone(), |key| key.min(start)));
+            let (min, max) = seqs.unwrap_or((tombstone.seq, tombstone.seq));
+            seqs = Some((min.min(tombstone.seq), max.max(tombstone.seq)));
+        }
+        let counted = [self.rows, self.deletes, self.keys, self.key_bytes, self.value_bytes];
+        let said = [
+            properties.rows,
+            properties.deletes,
+            properties.keys,
+            properties.raw_key_bytes,
+            properties.raw_value_bytes,
+        ];
+        if counted != said {
+            return Err(format!(
+                "rows, deletes, keys, key bytes, value bytes are {counted:?}, {said:?} by its properties"
+            ));
+        }
+        let sound = smallest.as_ref() == Some(&properties.smallest)
+            && largest.as_ref() == Some(&properties.largest)
+            && seqs == Some((properties.seq_min, properties.seq_max));
+        if !sound {
+            return Err("bounds or seqs are not those of its entries".to_string());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Background jobs: flush, compaction, and the sync of the log at intervals. Each is a state machine that an
+//! executor steps; none keeps the database alive.
+
+use std::time::Duration;
+
+use memtide_base::sync::atomic::Ordering;
+use memtide_base::sync::{Arc, Weak};
+use memtide_base::{Error, Result};
+use memtide_env::{Job, Step};
+
+use crate::compaction::{self, Shape};
+use crate::config::Durability;
+use crate::engine::{Engine, Jobs};
+use crate::flush;
+use crate::keyspace_state::KeyspaceState;
+use crate::write;
+
+/// Time before a failed flush or compaction is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time between looks at the log when nothing asks for a sync: marks are written then.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts the jobs of a database that was opened for writing.
+pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
+    let weak = || Arc::downgrade(engine);
+    let submit = |job: Box<dyn Job>| {
+        let name = job.name();
+        engine
+            .env
+            .executor
+            .submit(job)
+            .map_err(|error| Error::io("start a thread for", name, error))
+    };
+    let flush = submit(Box::new(FlushJob(weak())))?;
+    engine.jobs.lock().flush = Some(flush);
+    if engine.settings.enable_background_compaction {
+        let compaction = submit(Box::new(CompactionJob(weak())))?;
+        engine.jobs.lock().compaction = Some(compaction);
+    }
+    let sync = submit(Box::new(SyncJob(weak())))?;
+    engine.jobs.lock().sync = Some(sync);
+    Ok(())
+}
+
+/// Waits until all jobs have ended; the engine must be marked as closed.
+pub(crate) fn stop(engine: &Engine) {
+    let Jobs { flush, compaction, sync } = std::mem::take(&mut *engine.jobs.lock());
+    for job in [flush, compaction, sync].into_iter().flatten() {
+        engine.env.executor.join(job);
+    }
+}
+
+/// The engine, unless it is closed or gone.
+fn alive(engine: &Weak<Engine>) -> Option<Arc<Engine>> {
+    engine.upgrade().filter(|engine| !engine.is_closed())
+}
+
+fn park(engine: &Engine, time: Duration) -> Step {
+    Step::Park(Some(engine.env.clock.now() + time))
+}
+
+/// Flushes keyspaces that are due, and those that hold old log.
+struct FlushJob(Weak<Engine>);
+
+impl Job for FlushJob {
+    fn name(&self) -> &'static str {
+        "memtide-flush"
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(engine) = alive(&self.0) else { return Step::Done };
+        engine.bury();
+        if !engine.flush_work.swap(false, Ordering::AcqRel) {
+            return Step::Park(None);
+        }
+        let Some(keyspace) = due(&engine) else { return Step::Park(None) };
+        // There may be more to do than this one.
+        engine.flush_work.store(true, Ordering::Release);
+        let flushed = flush::flush(&engine, &keyspace);
+        *engine.flush_failure.lock() = flushed.as_ref().err().map(ToString::to_string);
+        if flushed.is_ok() {
+            return Step::Again;
+        }
+        keyspace.want_flush();
+        engine.freed.notify();
+        if engine.health.check_writable().is_err() {
+            Step::Park(None)
+        } else {
+            park(&engine, RETRY)
+        }
+    }
+}
+
+/// The keyspace to flush next.
+fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
+    let keyspaces = engine.all_keyspaces();
+    let wanted = keyspaces.iter().find(|keyspace| {
+        keyspace.flush_wanted.load(Ordering::Acquire) || write::flush_is_due(engine, keyspace)
+    });
+    if let Some(keyspace) = wanted {
+        return Some(Arc::clone(keyspace));
+    }
+    let commit = engine.commit.lock();
+    if commit.as_ref().is_none_or(|log| log.bytes() <= engine.settings.wal_size) {
+        return None;
+    }
+    // The keyspace whose oldest write keeps the most log.
+    let logged = keyspaces.iter().filter(|keyspace| keyspace.options().logged);
+    let oldest = logged.filter_map(|k| Some((k.first_seq()?, k))).min_by_key(|(seq, _)| *seq)?.1;
+    if !oldest.current().active.is_empty() {
+        write::rotate(engine, oldest, None);
+    }
+    Some(Arc::clone(oldest))
+}
+
+/// Merges where the shape of a tree asks for it.
+struct CompactionJob(Weak<Engine>);
+
+impl Job for CompactionJob {
+    fn name(&self) -> &'static str {
+        "memtide-compact"
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(engine) = alive(&self.0) else { return Step::Done };
+        if engine.health.check_writable().is_err() {
+            return Step::Park(None);
+        }
+        let shape = shape(&engine);
+        for keyspace in engine.all_keyspaces() {
+            match compaction::run(&engine, &keyspace, &|version| compaction::plan(version, &shape))
+            {
+                Ok(true) => return Step::Again,
+                Ok(false) => {}
+                Err(_) => return park(&engine, RETRY),
+            }
+        }
+        park(&engine, engine.settings.compaction_check_interval)
+    }
+}
+
+/// The targets of the trees of a database.
+pub(crate) fn shape(engine: &Engine) -> Shape {
+    let settings = &engine.settings;
+    Shape { level0_runs: settings.level0_runs, level1_size: settings.level1_size }
+}
+
+/// Syncs the log at intervals and marks what is synced when writes pause.
+struct SyncJob(Weak<Engine>);
+
+impl Job for SyncJob {
+    fn name(&self) -> &'static str {
+        "memtide-sync"
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(engine) = alive(&self.0) else { return Step::Done };
+        if engine.health.check_writable().is_err() {
+            return Step::Park(None);
+        }
+        let (interval, syncs) = match engine.settings.durability {
+            Durability::Interval(every) => (every, true),
+            _ => (MARK_INTERVAL, false),
+        };
+        let position = engine.commit.lock().as_ref().map_or(0, write::Log::position);
+        if syncs && write::sync_to(&engine, position).is_err() {
+            return Step::Park(None);
+        }
+        let durable = engine.durable_seq();
+        let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| log.mark(durable));
+        if let Err(error) = marked {
+            engine.health.fail(&error);
+        }
+        park(&engine, interval)
+    }
+}

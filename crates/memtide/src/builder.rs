@@ -1,0 +1,114 @@
+//! How a database is opened, step by step.
+
+use std::path::{Path, PathBuf};
+
+use memtide_base::Result;
+use memtide_env::Env;
+use memtide_memtable::MemtableType;
+
+use crate::config::{Config, Durability, Preset};
+use crate::db::Db;
+use crate::recovery::OpenMode;
+
+/// Names what a database is opened with. What is not named is what is stored, or the preset's.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    dir: PathBuf,
+    config: Config,
+    env: Option<Env>,
+    read_only: bool,
+    create_if_missing: bool,
+}
+
+impl Builder {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            config: Config::default(),
+            env: None,
+            read_only: false,
+            create_if_missing: true,
+        }
+    }
+
+    /// Replaces everything named so far, except the directory.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Names the preset.
+    #[must_use]
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.config.preset = Some(preset);
+        self
+    }
+
+    /// Names the memtable type.
+    #[must_use]
+    pub fn memtable(mut self, memtable_type: MemtableType) -> Self {
+        self.config.memtable_type = Some(memtable_type);
+        self
+    }
+
+    /// Names the largest memtable in bytes.
+    #[must_use]
+    pub fn max_memtable_size(mut self, bytes: u64) -> Self {
+        self.config.max_memtable_size = Some(bytes);
+        self
+    }
+
+    /// Names the memory for everything in bytes.
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.config.memory_budget = Some(bytes);
+        self
+    }
+
+    /// Names what an acknowledged write survives.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.config.durability = Some(durability);
+        self
+    }
+
+    /// Whether to write nothing at all. Default no.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Whether to create a database where none is. Default yes.
+    #[must_use]
+    pub fn create_if_missing(mut self, create: bool) -> Self {
+        self.create_if_missing = create;
+        self
+    }
+
+    /// Replaces the machine's files, clock, threads and randomness: for tests on a simulated disk.
+    #[cfg(any(test, feature = "simulation"))]
+    #[must_use]
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = Some(env);
+        self
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// `InvalidConfig` with every violation; `Locked`; `Corruption` with file and offset; `Unsupported` for
+    /// a newer format or a directory without a database. Nothing is changed by a refused open, except that
+    /// a missing directory may have been created.
+    pub fn open(self) -> Result<Db> {
+        let mode = match (self.read_only, self.create_if_missing) {
+            (true, _) => OpenMode::ReadOnly,
+            (false, true) => OpenMode::Create,
+            (false, false) => OpenMode::Existing,
+        };
+        let mut config = self.config;
+        config.data_dir = Some(self.dir.clone());
+        Db::open_in(&self.env.unwrap_or_else(Env::real), &self.dir, &config, mode)
+    }
+}

@@ -1,0 +1,96 @@
+//! Runs a compaction plan.
+
+use memtide_base::seqno::SEE_ALL;
+use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::Ordering;
+use memtide_base::{Error, RangeTombstone, Result};
+
+use super::leveled::Plan;
+use crate::engine::Engine;
+use crate::keyspace_state::KeyspaceState;
+use crate::read::{LevelCursor, Source};
+use crate::rewrite::{OutsideTables, Rewrite, rewrite};
+use crate::version::{Change, Edit, TableMeta, Version};
+
+/// Asks `choose` for a plan and runs it; `false` if there was none. One compaction per keyspace at a time.
+///
+/// # Errors
+/// The inputs are untouched; what was written is removed.
+pub(crate) fn run(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    choose: &dyn Fn(&Version) -> Option<Plan>,
+) -> Result<bool> {
+    let _reshape = keyspace.reshape.lock();
+    let version = Arc::clone(&keyspace.current().version);
+    let Some(plan) = choose(&version) else { return Ok(false) };
+    let added = match plan.trivial_move() {
+        Some(table) => vec![Change::TableAdd(table.stored(plan.output_level))],
+        None => merge(engine, keyspace, &version, &plan)?,
+    };
+    let drop_of =
+        |table: &Arc<TableMeta>| Change::TableDrop { keyspace: keyspace.id, number: table.number };
+    let dropped = plan.inputs.iter().flat_map(|(_, tables)| tables.iter().map(drop_of));
+    install(engine, keyspace, Edit::new(dropped.chain(added).collect()))?;
+    engine.tally.compactions.fetch_add(1, Ordering::Relaxed);
+    drop((version, plan));
+    engine.bury();
+    Ok(true)
+}
+
+fn merge(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    version: &Version,
+    plan: &Plan,
+) -> Result<Vec<Change>> {
+    let readers = engine.snapshots.readers();
+    let numbers: Vec<u64> =
+        plan.inputs.iter().flat_map(|(_, tables)| tables.iter().map(|t| t.number)).collect();
+    let inputs = |table: &TableMeta| numbers.contains(&table.number);
+    let from_level = plan.inputs.iter().map(|(level, _)| *level).min().unwrap_or_default();
+    let older = OutsideTables { version, from_level, inputs: &inputs };
+    let (sources, tombstones) = open_inputs(engine, plan)?;
+    let tables = rewrite(
+        engine,
+        Rewrite {
+            keyspace,
+            sources,
+            tombstones,
+            readers: &readers,
+            older: &older,
+            level: plan.output_level,
+            table_size: engine.settings.table_size,
+        },
+    )?;
+    Ok(tables.into_iter().map(Change::TableAdd).collect())
+}
+
+fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
+    let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
+    for (level, metas) in &plan.inputs {
+        for meta in metas.iter().filter(|meta| *level == 0 || meta.range_deletes > 0) {
+            let table = engine.tables.open(meta)?;
+            tombstones.extend(table.range_tombstones().iter());
+            if *level == 0 {
+                sources.push(Source::Table(table.cursor(SEE_ALL)));
+            }
+        }
+        if *level > 0 {
+            let metas: Arc<[_]> = Arc::from(metas.as_slice());
+            sources.push(Source::Level(LevelCursor::new(metas, engine.tables.clone(), SEE_ALL)));
+        }
+    }
+    Ok((sources, tombstones))
+}
+
+fn install(engine: &Engine, keyspace: &Arc<KeyspaceState>, edit: Edit) -> Result<()> {
+    let mut manifest = engine.manifest.lock();
+    let manifest = manifest
+        .as_mut()
+        .ok_or_else(|| Error::internal("a read-only database compacts nothing"))?;
+    manifest.append(edit).inspect_err(|error| engine.health.fail(error))?;
+    let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
+    keyspace.install_version(version);
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What an acknowledged write survives.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use memtide_base::{Error, ErrorKind};
+
+/// When a write is acknowledged, and so what it survives.
+///
+/// | Level | acknowledged when | `kill -9` | power cut |
+/// |---|---|---|---|
+/// | `None` | applied in memory; a keyspace's own choice, its writes never reach the log | since the last flush | since the last flush |
+/// | `Buffered` | the log record reached the kernel | nothing lost | the un-synced end of the log |
+/// | `Interval(d)` | as `Buffered`; the log is synced every `d` | nothing lost | at most the last `d` and the sync then running |
+/// | `Sync` | an fdatasync covers the record | nothing lost | nothing lost |
+///
+/// Whatever is lost, what remains is the database after a prefix of its writes, with every batch whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// No log.
+    None,
+    /// In the kernel.
+    Buffered,
+    /// In the kernel, on the device within this time.
+    Interval(Duration),
+    /// On the device.
+    Sync,
+}
+
+impl Default for Durability {
+    /// One second between syncs.
+    fn default() -> Self {
+        Self::Interval(Duration::from_secs(1))
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Buffered => f.write_str("buffered"),
+            Self::Interval(every) => write!(f, "interval:{}", every.as_millis()),
+            Self::Sync => f.write_str("sync"),
+        }
+    }
+}
+
+impl FromStr for Durability {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let unknown = || {
+            Error::new(ErrorKind::InvalidConfig, format!("unknown durability {text:?}"))
+                .with_hint("known: none, buffered, interval:MILLISECONDS, sync")
+        };
+        Ok(match text {
+            "none" => Self::None,
+            "buffered" => Self::Buffered,
+            "interval" => Self::default(),
+            "sync" => Self::Sync,
+            _ => {
+                let ms = text.strip_prefix("interval:").and_then(|ms| ms.parse().ok());
+                Self::Interval(Duration::from_millis(ms.ok_or_else(unknown)?))
+            }
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! Configuration: what a user names, what a preset fills in, what the engine runs with.
+//!
+//! Three stages, weakest first: a keyspace's **stored** options, a **file**, a **flag or builder call**. A
+//! [`Config`] holds only what was named, so every field is an `Option`; [`Config::resolve`] fills the rest
+//! from what is stored and then from the preset. So reopening a database never changes what it is, and a
+//! named value always wins (and is stored).
+
+mod durability;
+mod preset;
+mod text;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use memtide_memtable::MemtableType;
+use memtide_storage::compress::Codec;
+
+pub use durability::Durability;
+pub use preset::Preset;
+pub use validate::{ConfigError, Violation};
+
+/// The former name of [`Config`], kept for existing programs.
+pub type LSMTreeConfig = Config;
+
+/// Everything a user may choose. `None` means "not named": stored options and the preset decide.
+///
+/// The text form of a field (TOML file, `--set key=value`) has the field's own name; grouped fields are
+/// written `group.field`. Sizes accept `524288` or `"512KiB"`, durations `250ms` or `1s`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Directory of the database. No default: [`Db::open`](crate::Db::open) names it.
+    pub data_dir: Option<PathBuf>,
+    /// Where unnamed values come from. Default [`Preset::Balanced`].
+    pub preset: Option<Preset>,
+    /// Memtable of new keyspaces and, when named, of the default keyspace. Change it when the work of a
+    /// keyspace is known. Default by preset.
+    pub memtable_type: Option<MemtableType>,
+    /// Largest memtable in bytes, everything included; 4 KiB to 1 GiB. Small tables stay in the processor's
+    /// caches; many of them become one table on disk. Default by preset.
+    pub max_memtable_size: Option<u64>,
+    /// Whether compaction runs by itself. When off, call [`Db::compact`](crate::Db::compact). Default on.
+    pub enable_background_compaction: Option<bool>,
+    /// Longest time between two looks at the shape of the tree, 1 ms to 1 day; work is also noticed when
+    /// it arises. Default 1 s.
+    pub compaction_check_interval: Option<Duration>,
+    /// Memory for memtables, cache, open tables and upkeep together, in bytes; at least 4 memtables.
+    /// Default by preset.
+    pub memory_budget: Option<u64>,
+    /// Sealed bytes of a keyspace that start a flush; at most a quarter of the budget. Default by preset.
+    pub flush_target: Option<u64>,
+    /// What an acknowledged write survives. Default `interval:1000`.
+    pub durability: Option<Durability>,
+    /// Compression of table blocks. Default LZ4 where built in.
+    pub compression: Option<Codec>,
+    /// Block cache in bytes, part of the budget. Default a quarter of it.
+    pub cache_size: Option<u64>,
+    /// Layout of tables and the tree.
+    pub tree: TreeConfig,
+    /// Options of single keyspaces by name; stronger than the ones above.
+    pub keyspaces: BTreeMap<String, KeyspaceConfig>,
+}
+
+/// Layout of tables, levels and log. The defaults suit everything but tests and unusual devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TreeConfig {
+    /// Raw bytes of a data block, 64 B to 1 MiB. Smaller: fewer bytes per point read. Default 4 KiB.
+    pub block_size: Option<u64>,
+    /// Filter bits per key, 0 to 24; 0 writes no filters. Default 10 (about 1 % false positives).
+    pub filter_bits: Option<u64>,
+    /// Bytes at which a compaction ends a table, 4 KiB to 1 GiB. Default 32 MiB.
+    pub table_size: Option<u64>,
+    /// Runs in level 0 that start a compaction, 2 to 64. Default 4.
+    pub level0_runs: Option<u64>,
+    /// Bytes of level 1, 4 KiB to 1 TiB; each further level is ten times larger. Default 64 MiB.
+    pub level1_size: Option<u64>,
+    /// Largest WAL segment in bytes, 16 KiB to 1 GiB. Default 64 MiB.
+    pub wal_segment_size: Option<u64>,
+    /// WAL bytes at which the oldest memtables are flushed. Default 4 segments.
+    pub wal_size: Option<u64>,
+}
+
+/// Options of one keyspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyspaceConfig {
+    /// As [`Config::memtable_type`].
+    pub memtable_type: Option<MemtableType>,
+    /// As [`Config::max_memtable_size`].
+    pub max_memtable_size: Option<u64>,
+    /// `none` keeps the keyspace out of the log; any other level follows the database.
+    pub durability: Option<Durability>,
+}
+
+/// A complete, valid configuration: what the engine runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) memtable_type: MemtableType,
+    pub(crate) max_memtable_size: u64,
+    pub(crate) enable_background_compaction: bool,
+    pub(crate) compaction_check_interval: Duration,
+    pub(crate) memory_budget: u64,
+    pub(crate) flush_target: u64,
+    pub(crate) durability: Durability,
+    pub(crate) compression: Codec,
+    pub(crate) cache_size: u64,
+    pub(crate) block_size: usize,
+    pub(crate) filter_bits: u32,
+    pub(crate) table_size: u64,
+    pub(crate) level0_runs: usize,
+    pub(crate) level1_size: u64,
+    pub(crate) wal_segment_size: u64,
+    pub(crate) wal_size: u64,
+}
+
+/// What a keyspace keeps in the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyspaceOptions {
+    pub(crate) memtable_type: MemtableType,
+    pub(crate) max_memtable_size: u64,
+    /// Whether its writes go through the log.
+    pub(crate) logged: bool,
+}
+
+impl Config {
+    /// A configuration that names only the preset.
+    #[must_use]
+    pub fn preset(preset: Preset) -> Self {
+        Self { preset: Some(preset), ..Self::default() }
+    }
+
+    /// Fills what is not named from the preset. The configuration must be valid.
+    pub(crate) fn resolve(&self) -> Result<Settings, ConfigError> {
+        self.validate()?;
+        let small = |bytes: u64| usize::try_from(bytes).expect("validated below 2^32");
+        let preset = self.preset.unwrap_or_default();
+        let memory_budget = self.memory_budget.unwrap_or(preset.memory_budget());
+        let wal_segment_size = self.tree.wal_segment_size.unwrap_or(preset.wal_segment_size());
+        let flush_target =
+            self.flush_target.unwrap_or(preset.flush_target().min(memory_budget / 4));
+        Ok(Settings {
+            memtable_type: self.memtable_type.unwrap_or(preset.memtable_type()),
+            max_memtable_size: self.max_memtable_size.unwrap_or(preset.max_memtable_size()),
+            enable_background_compaction: self.enable_background_compaction.unwrap_or(true),
+            compaction_check_interval: self
+                .compaction_check_interval
+                .unwrap_or(Duration::from_secs(1)),
+            memory_budget,
+            flush_target,
+            durability: self.durability.unwrap_or_default(),
+            compression: self.compression.unwrap_or(Codec::fastest()),
+            cache_size: self.cache_size.unwrap_or(memory_budget / 4),
+            block_size: small(self.tree.block_size.unwrap_or(4 << 10)),
+            filter_bits: u32::try_from(self.tree.filter_bits.unwrap_or(10)).expect("at most 24"),
+            table_size: self.tree.table_size.unwrap_or(32 << 20),
+            level0_runs: small(self.tree.level0_runs.unwrap_or(4)),
+            level1_size: self.tree.level1_size.unwrap_or(64 << 20),
+            wal_segment_size,
+            wal_size: self.tree.wal_size.unwrap_or(4 * wal_segment_size),
+        })
+    }
+
+    /// The options of a keyspace: named for it, else stored, else named for all, else the preset's.
+    ///
+    /// Options named for the whole database apply to the default keyspace and to new ones.
+    pub(crate) fn keyspace_options(
+        &self,
+        settings: &Settings,
+        name: &str,
+        stored: Option<KeyspaceOptions>,
+    ) -> KeyspaceOptions {
+        let own = self.keyspaces.get(name).cloned().unwrap_or_default();
+        let follows = stored.is_none() || name == crate::DEFAULT_KEYSPACE;
+        let named_type = own.memtable_type.or(self.memtable_type.filter(|_| follows));
+        let named_size = own.max_memtable_size.or(self.max_memtable_size.filter(|_| follows));
+        let named_durability = own.durability.or(self.durability.filter(|_| follows));
+        KeyspaceOptions {
+            memtable_type: named_type
+                .or(stored.map(|options| options.memtable_type))
+                .unwrap_or(settings.memtable_type),
+            max_memtable_size: named_size
+                .or(stored.map(|options| options.max_memtable_size))
+                .unwrap_or(settings.max_memtable_size),
+            logged: named_durability
+                .map(|durability| durability != Durability::None)
+                .or(stored.map(|options| options.logged))
+                .unwrap_or(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_balanced_preset() {
+        let default = Config::default().resolve().expect("valid");
+        assert_eq!(default, Config::preset(Preset::Balanced).resolve().expect("valid"));
+        assert_eq!(default.memtable_type, MemtableType::EnhancedSkiplist);
+        assert_eq!(default.max_memtable_size, 512 << 10);
+    }
+
+    #[test]
+    fn stored_options_beat_a_preset_and_named_options_beat_both() {
+        let stored = KeyspaceOptions {
+            memtable_type: MemtableType::Trie,
+            max_memtable_size: 1 << 20,
+            logged: true,
+        };
+        let preset = Config::preset(Preset::HighPerformance);
+        let settings = preset.resolve().expect("valid");
+        assert_eq!(preset.keyspace_options(&settings, "default", Some(stored)), stored);
+        let named = Config { memtable_type: Some(MemtableType::Vector), ..preset };
+        let chosen = named.keyspace_options(&settings, "default", Some(stored));
+        assert_eq!(chosen.memtable_type, MemtableType::Vector);
+        let other = named.keyspace_options(&settings, "users", Some(stored));
+        assert_eq!(other, stored, "other keyspaces keep what they are");
+    }
+}

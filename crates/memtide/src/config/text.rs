@@ -1,0 +1,251 @@
+//! The text form of a configuration: one `key` with one `value` at a time.
+//!
+//! Files and flags both end here, so a key means the same everywhere and an unknown one is an error that
+//! names the nearest. The engine reads no files: a caller flattens its TOML to such pairs.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use memtide_base::suggest;
+use memtide_storage::compress::Codec;
+
+use super::{Config, ConfigError, KeyspaceConfig};
+
+/// Every key outside `[keyspace.NAME]`.
+const KEYS: [&str; 18] = [
+    "data_dir",
+    "preset",
+    "memtable_type",
+    "max_memtable_size",
+    "enable_background_compaction",
+    "compaction_check_interval",
+    "memory_budget",
+    "flush_target",
+    "durability",
+    "compression",
+    "cache_size",
+    "tree.block_size",
+    "tree.filter_bits",
+    "tree.table_size",
+    "tree.level0_runs",
+    "tree.level1_size",
+    "tree.wal_segment_size",
+    "tree.wal_size",
+];
+const KEYSPACE_KEYS: [&str; 3] = ["memtable_type", "max_memtable_size", "durability"];
+
+impl Config {
+    /// Names one option by its text: `max_memtable_size`, `tree.block_size`, `keyspace.NAME.memtable_type`.
+    ///
+    /// # Errors
+    /// The key is unknown (with the nearest known one) or the value cannot be read; nothing changed.
+    /// Whether the value is in range is [`Config::validate`]'s matter.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        if let Some((name, option)) =
+            key.strip_prefix("keyspace.").and_then(|rest| rest.rsplit_once('.'))
+        {
+            return self.keyspaces.entry(name.to_owned()).or_default().set(key, option, value);
+        }
+        match key {
+            "data_dir" => self.data_dir = Some(value.into()),
+            "preset" => self.preset = Some(parse(key, value)?),
+            "memtable_type" => self.memtable_type = Some(parse(key, value)?),
+            "max_memtable_size" => self.max_memtable_size = Some(bytes(key, value)?),
+            "enable_background_compaction" => {
+                self.enable_background_compaction = Some(parse(key, value)?);
+            }
+            "compaction_check_interval" => {
+                self.compaction_check_interval = Some(duration(key, value)?);
+            }
+            "memory_budget" => self.memory_budget = Some(bytes(key, value)?),
+            "flush_target" => self.flush_target = Some(bytes(key, value)?),
+            "durability" => self.durability = Some(parse(key, value)?),
+            "compression" => self.compression = Some(codec(key, value)?),
+            "cache_size" => self.cache_size = Some(bytes(key, value)?),
+            "tree.block_size" => self.tree.block_size = Some(bytes(key, value)?),
+            "tree.filter_bits" => self.tree.filter_bits = Some(parse(key, value)?),
+            "tree.table_size" => self.tree.table_size = Some(bytes(key, value)?),
+            "tree.level0_runs" => self.tree.level0_runs = Some(parse(key, value)?),
+            "tree.level1_size" => self.tree.level1_size = Some(bytes(key, value)?),
+            "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
+            "tree.wal_size" => self.tree.wal_size = Some(bytes(key, value)?),
+            _ => return Err(unknown(key, key, &KEYS)),
+        }
+        Ok(())
+    }
+
+    /// Every option that is named, as [`Config::set`] takes it.
+    #[must_use]
+    pub fn named(&self) -> Vec<(String, String)> {
+        let tree = &self.tree;
+        let size = |value: Option<u64>| value.map(|bytes| bytes.to_string());
+        let values = [
+            self.data_dir.as_ref().map(|dir| dir.display().to_string()),
+            self.preset.map(|preset| preset.to_string()),
+            self.memtable_type.map(|kind| kind.to_string()),
+            size(self.max_memtable_size),
+            self.enable_background_compaction.map(|on| on.to_string()),
+            self.compaction_check_interval.map(|every| format!("{}ms", every.as_millis())),
+            size(self.memory_budget),
+            size(self.flush_target),
+            self.durability.map(|level| level.to_string()),
+            self.compression.map(|codec| codec.to_string()),
+            size(self.cache_size),
+            size(tree.block_size),
+            size(tree.filter_bits),
+            size(tree.table_size),
+            size(tree.level0_runs),
+            size(tree.level1_size),
+            size(tree.wal_segment_size),
+            size(tree.wal_size),
+        ];
+        let own = KEYS.into_iter().zip(values);
+        let mut named: Vec<_> =
+            own.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+        for (name, keyspace) in &self.keyspaces {
+            named.extend(keyspace.named(name));
+        }
+        named
+    }
+
+    /// The configuration the engine would run with: every key with its value.
+    ///
+    /// # Errors
+    /// The configuration is not valid.
+    pub fn effective(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let settings = self.resolve()?;
+        let filled = Self {
+            data_dir: self.data_dir.clone(),
+            preset: Some(self.preset.unwrap_or_default()),
+            memtable_type: Some(settings.memtable_type),
+            max_memtable_size: Some(settings.max_memtable_size),
+            enable_background_compaction: Some(settings.enable_background_compaction),
+            compaction_check_interval: Some(settings.compaction_check_interval),
+            memory_budget: Some(settings.memory_budget),
+            flush_target: Some(settings.flush_target),
+            durability: Some(settings.durability),
+            compression: Some(settings.compression),
+            cache_size: Some(settings.cache_size),
+            tree: super::TreeConfig {
+                block_size: Some(settings.block_size as u64),
+                filter_bits: Some(settings.filter_bits.into()),
+                table_size: Some(settings.table_size),
+                level0_runs: Some(settings.level0_runs as u64),
+                level1_size: Some(settings.level1_size),
+                wal_segment_size: Some(settings.wal_segment_size),
+                wal_size: Some(settings.wal_size),
+            },
+            keyspaces: self.keyspaces.clone(),
+        };
+        Ok(filled.named())
+    }
+}
+
+impl KeyspaceConfig {
+    fn set(&mut self, key: &str, option: &str, value: &str) -> Result<(), ConfigError> {
+        match option {
+            "memtable_type" => self.memtable_type = Some(parse(key, value)?),
+            "max_memtable_size" => self.max_memtable_size = Some(bytes(key, value)?),
+            "durability" => self.durability = Some(parse(key, value)?),
+            _ => return Err(unknown(key, option, &KEYSPACE_KEYS)),
+        }
+        Ok(())
+    }
+
+    fn named(&self, name: &str) -> Vec<(String, String)> {
+        let values = [
+            self.memtable_type.map(|kind| kind.to_string()),
+            self.max_memtable_size.map(|bytes| bytes.to_string()),
+            self.durability.map(|level| level.to_string()),
+        ];
+        let own = KEYSPACE_KEYS.into_iter().zip(values);
+        own.filter_map(|(key, value)| Some((format!("keyspace.{name}.{key}"), value?))).collect()
+    }
+}
+
+fn unknown(key: &str, word: &str, known: &[&'static str]) -> ConfigError {
+    let hint = match suggest::nearest(word, known.iter().copied()) {
+        Some(nearest) => format!("unknown option; did you mean {nearest:?}?"),
+        None => format!("unknown option; known: {}", known.join(", ")),
+    };
+    ConfigError::one(key, hint)
+}
+
+fn parse<T: FromStr<Err: std::fmt::Display>>(key: &str, value: &str) -> Result<T, ConfigError> {
+    value.trim().parse().map_err(|error| ConfigError::one(key, format!("{value:?}: {error}")))
+}
+
+fn codec(key: &str, value: &str) -> Result<Codec, ConfigError> {
+    parse(key, value)
+}
+
+/// Reads `524288`, `512KiB`, `64 MiB`, `1GiB`.
+fn bytes(key: &str, value: &str) -> Result<u64, ConfigError> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
+    let text = value.trim();
+    let (digits, shift) = units
+        .into_iter()
+        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|digits| (digits, shift)))
+        .unwrap_or((text, 0));
+    let number = digits.trim().replace('_', "").parse::<u64>().ok();
+    number.and_then(|number| number.checked_mul(1 << shift)).ok_or_else(|| {
+        ConfigError::one(
+            key,
+            format!("{value:?} is no size; write 524288, \"512KiB\" or \"64MiB\""),
+        )
+    })
+}
+
+/// Reads `250ms`, `2s`, `1m`, or plain milliseconds.
+fn duration(key: &str, value: &str) -> Result<Duration, ConfigError> {
+    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("", 1)];
+    let text = value.trim();
+    let read = units.into_iter().find_map(|(unit, ms)| {
+        let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
+        number.checked_mul(ms).map(Duration::from_millis)
+    });
+    read.ok_or_else(|| {
+        ConfigError::one(key, format!("{value:?} is no duration; write \"250ms\" or \"1s\""))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_reads_back() {
+        let mut config = Config::default();
+        for (key, value) in [
+            ("memtable_type", "trie"),
+            ("max_memtable_size", "512KiB"),
+            ("durability", "interval:250"),
+            ("compaction_check_interval", "2s"),
+            ("tree.block_size", "4_096"),
+            ("keyspace.eu.users.memtable_type", "vector"),
+        ] {
+            config.set(key, value).expect(key);
+        }
+        assert_eq!(config.max_memtable_size, Some(512 << 10));
+        let mut again = Config::default();
+        for (key, value) in config.named() {
+            again.set(&key, &value).expect("its own text");
+        }
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn a_slip_is_answered_with_the_key_that_was_meant() {
+        for (key, meant) in [
+            ("memtable_typ", "\"memtable_type\""),
+            ("tree.blocksize", "\"tree.block_size\""),
+            ("keyspace.a.durablity", "\"durability\""),
+        ] {
+            let error = Config::default().set(key, "x").expect_err("unknown");
+            assert!(error.to_string().contains(meant), "{error}");
+        }
+        let error = Config::default().set("memtable_type", "skiplists").expect_err("unknown type");
+        assert!(error.to_string().contains("\"skiplist\""), "{error}");
+        assert!(Config::default().set("memory_budget", "12 apples").is_err());
+    }
+}

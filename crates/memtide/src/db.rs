@@ -1,0 +1,402 @@
+//! The database: what users open.
+
+use std::fmt;
+use std::path::Path;
+
+use memtide_base::sync::Arc;
+use memtide_base::{Error, Result, SeqNo, Slice};
+use memtide_env::Env;
+
+use crate::batch::BatchBody;
+use crate::builder::Builder;
+use crate::config::{Config, Durability};
+use crate::engine::Engine;
+use crate::health::Health;
+use crate::iter::Iter;
+use crate::keyspace::Keyspace;
+use crate::keyspace_state::KeyspaceState;
+use crate::range::{HalfOpen, KeyRange};
+use crate::recovery::{self, OpenMode, RecoveryReport};
+use crate::snapshot::Snapshot;
+use crate::stats::{self, Stats};
+use crate::version::{Change, Edit, check_keyspace_name};
+use crate::{background, compaction, flush, shutdown, write};
+
+/// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
+/// included, is dropped.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("data");
+/// let db = memtide::Db::open(path)?;
+/// db.put("tide", "high")?;
+/// assert_eq!(db.get("tide")?.as_deref(), Some(&b"high"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Db {
+    handle: Arc<Handle>,
+    default: Keyspace,
+}
+
+/// What all handles of a database share; dropping the last one closes it.
+pub(crate) struct Handle {
+    engine: Arc<Engine>,
+    report: RecoveryReport,
+}
+
+impl Handle {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Whoever cares whether closing worked calls `Db::close`.
+        let _ = shutdown::close(&self.engine);
+    }
+}
+
+impl Db {
+    /// Opens the database in a directory, creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(dir).open()
+    }
+
+    /// Names how to open the database in a directory.
+    #[must_use]
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    pub(crate) fn open_in(env: &Env, dir: &Path, config: &Config, mode: OpenMode) -> Result<Self> {
+        let (engine, report) = recovery::open(env, dir, config, mode)?;
+        let handle = Arc::new(Handle { engine, report });
+        if mode != OpenMode::ReadOnly {
+            background::start(&handle.engine)?;
+        }
+        let default = handle.engine.keyspaces.read().by_id.get(&0).cloned();
+        let default = default.ok_or_else(|| Error::internal("keyspace 0 is missing"))?;
+        let default = Keyspace::new(Arc::clone(&handle), default);
+        Ok(Self { handle, default })
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.handle.engine
+    }
+
+    /// Sets the value of a key of the default keyspace.
+    ///
+    /// # Errors
+    /// As [`Keyspace::put`].
+    #[doc(alias = "insert")]
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.default.put(key, value)
+    }
+
+    /// Removes a key of the default keyspace.
+    ///
+    /// # Errors
+    /// As [`Keyspace::put`].
+    #[doc(alias = "remove")]
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
+        self.default.delete(key)
+    }
+
+    /// Removes all keys of a range of the default keyspace, in one write.
+    ///
+    /// # Errors
+    /// As [`Keyspace::put`].
+    pub fn delete_range(&self, range: impl KeyRange) -> Result<()> {
+        self.default.delete_range(range)
+    }
+
+    /// The value of a key of the default keyspace.
+    ///
+    /// # Errors
+    /// As [`Keyspace::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.default.get(key)
+    }
+
+    /// Whether a key of the default keyspace has a value.
+    ///
+    /// # Errors
+    /// As [`Keyspace::get`].
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.default.contains_key(key)
+    }
+
+    /// All keys of the default keyspace with their values, in key order.
+    #[must_use]
+    pub fn iter(&self) -> Iter {
+        self.default.iter()
+    }
+
+    /// The keys of a range of the default keyspace.
+    #[must_use]
+    pub fn range(&self, range: impl KeyRange) -> Iter {
+        self.default.range(range)
+    }
+
+    /// The keys of the default keyspace that start with `prefix`.
+    #[must_use]
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        self.default.prefix(prefix)
+    }
+
+    /// The keyspace that [`Db::put`] and its like work on.
+    #[must_use]
+    pub fn default_keyspace(&self) -> Keyspace {
+        self.default.clone()
+    }
+
+    /// The keyspace of this name, created if there is none; durable before this returns.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is not 1 to 255 bytes without control characters; `ReadOnly` if
+    /// it would have to be created; the manifest could not be written.
+    #[doc(alias = "column family")]
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        if let Some(known) = self.get_keyspace(name) {
+            return Ok(known);
+        }
+        check_keyspace_name(name).map_err(Error::invalid_argument)?;
+        let state = self.create_keyspace(name)?;
+        Ok(Keyspace::new(Arc::clone(&self.handle), state))
+    }
+
+    /// The keyspace of this name, if there is one.
+    #[must_use]
+    pub fn get_keyspace(&self, name: &str) -> Option<Keyspace> {
+        let state = self.engine().keyspaces.read().named(name)?;
+        Some(Keyspace::new(Arc::clone(&self.handle), state))
+    }
+
+    /// All keyspaces, in the order of their numbers.
+    #[must_use]
+    pub fn keyspaces(&self) -> Vec<Keyspace> {
+        let states = self.engine().all_keyspaces();
+        states.into_iter().map(|state| Keyspace::new(Arc::clone(&self.handle), state)).collect()
+    }
+
+    fn create_keyspace(&self, name: &str) -> Result<Arc<KeyspaceState>> {
+        let engine = self.engine();
+        engine.check_open()?;
+        engine.health.check_writable()?;
+        let mut manifest = engine.manifest.lock();
+        let manifest = manifest.as_mut().expect("a writable database has a manifest");
+        if let Some(known) = engine.keyspaces.read().named(name) {
+            return Ok(known);
+        }
+        let id = manifest.state().next_keyspace;
+        let options = engine.config.keyspace_options(&engine.settings, name, None);
+        let change = Change::KeyspaceAdd { id, name: name.to_owned(), options };
+        manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
+        let version = Arc::clone(&manifest.state().keyspaces[&id].version);
+        let active = engine.new_memtable(options, None);
+        let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
+        let state = Arc::new(state);
+        engine.keyspaces.write().by_id.insert(id, Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// An empty batch.
+    #[must_use]
+    pub fn batch(&self) -> Batch {
+        Batch { engine: Arc::clone(self.engine()), body: BatchBody::default() }
+    }
+
+    /// Writes a batch: all of it becomes visible at once, and all or nothing of it survives a crash.
+    ///
+    /// # Errors
+    /// As [`Keyspace::put`], for any of its operations; nothing of the batch is visible then.
+    pub fn write(&self, batch: Batch) -> Result<Commit> {
+        let durability = self.engine().settings.durability;
+        self.write_with(batch, durability)
+    }
+
+    /// As [`Db::write`], acknowledged at `Buffered` or `Sync` whatever the database's level.
+    ///
+    /// # Errors
+    /// As [`Db::write`]; `InvalidArgument` for another level.
+    pub fn write_with(&self, mut batch: Batch, durability: Durability) -> Result<Commit> {
+        let engine = self.engine();
+        if durability == Durability::None && engine.settings.durability != Durability::None {
+            return Err(Error::invalid_argument("a single write cannot leave the log out")
+                .with_hint("configure the keyspace with durability none"));
+        }
+        if !Arc::ptr_eq(&batch.engine, engine) {
+            return Err(Error::invalid_argument("the batch is of another database"));
+        }
+        batch.body.check()?;
+        let seq = write::write(engine, &batch.body, durability)?;
+        Ok(Commit { seq })
+    }
+
+    /// The whole database as of now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self.engine())
+    }
+
+    /// Waits until every write acknowledged so far is on the device.
+    ///
+    /// # Errors
+    /// `Indeterminate`: the device failed; the database takes no more writes.
+    pub fn sync(&self) -> Result<()> {
+        let engine = self.engine();
+        engine.check_open()?;
+        let position = engine.commit.lock().as_ref().map_or(0, write::Log::position);
+        write::sync_to(engine, position)
+    }
+
+    /// Writes all memtables to tables.
+    ///
+    /// # Errors
+    /// A table or the manifest could not be written; nothing is lost.
+    pub fn flush(&self) -> Result<()> {
+        self.check_upkeep()?;
+        flush::flush_all(self.engine())
+    }
+
+    /// Flushes, then merges each keyspace's tables into one level: what is deleted or overwritten gives its
+    /// space back, except what a snapshot still sees.
+    ///
+    /// # Errors
+    /// As [`Db::flush`].
+    pub fn compact(&self) -> Result<()> {
+        self.flush()?;
+        let engine = self.engine();
+        let shape = background::shape(engine);
+        for keyspace in engine.all_keyspaces() {
+            let everything = |version: &_| compaction::everything(version, &shape);
+            compaction::run(engine, &keyspace, &everything)?;
+        }
+        Ok(())
+    }
+
+    fn check_upkeep(&self) -> Result<()> {
+        self.engine().check_open()?;
+        self.engine().health.check_writable()
+    }
+
+    /// Every logged write below this number survives a power cut.
+    #[must_use]
+    pub fn durable_seq(&self) -> SeqNo {
+        self.engine().durable_seq()
+    }
+
+    /// Whether the database takes writes, and if not, why.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.engine().health.current()
+    }
+
+    /// Figures of the database.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        stats::stats(self.engine())
+    }
+
+    /// What opening the database found.
+    #[must_use]
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.handle.report
+    }
+
+    /// What was named when the database was opened.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.engine().config
+    }
+
+    /// Closes the database: the log is synced, jobs end, the lock is released. Other handles then answer
+    /// `Closed`. Dropping the last handle does the same but cannot report an error.
+    ///
+    /// # Errors
+    /// The log or the manifest could not be synced. The database is closed all the same.
+    #[expect(clippy::needless_pass_by_value, reason = "the handle is given up")]
+    pub fn close(self) -> Result<()> {
+        shutdown::close(self.engine())
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Db({:?})", self.engine().layout.root())
+    }
+}
+
+/// Writes that take effect together; made by [`Db::batch`], written by [`Db::write`].
+///
+/// The later of two writes to a key wins. An operation that is out of bounds refuses the whole batch when it
+/// is written.
+#[derive(Debug)]
+pub struct Batch {
+    engine: Arc<Engine>,
+    body: BatchBody,
+}
+
+impl Batch {
+    /// Adds a put.
+    pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        if self.accepts(keyspace) {
+            self.body.put(keyspace.state(), key.as_ref(), value.as_ref());
+        }
+    }
+
+    /// Adds a delete.
+    pub fn delete(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) {
+        if self.accepts(keyspace) {
+            self.body.delete(keyspace.state(), key.as_ref());
+        }
+    }
+
+    /// Adds a delete of a range; an empty range adds nothing.
+    pub fn delete_range(&mut self, keyspace: &Keyspace, range: impl KeyRange) {
+        if self.accepts(keyspace) {
+            self.body.delete_range(keyspace.state(), &HalfOpen::of(&range));
+        }
+    }
+
+    /// Operations in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Whether it has no operation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn accepts(&mut self, keyspace: &Keyspace) -> bool {
+        match keyspace.check_of(&self.engine) {
+            Ok(()) => true,
+            Err(error) => {
+                self.body.refuse(error);
+                false
+            }
+        }
+    }
+}
+
+/// An acknowledged write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    seq: SeqNo,
+}
+
+impl Commit {
+    /// The number of the write's last operation.
+    #[must_use]
+    pub fn seqno(&self) -> SeqNo {
+        self.seq
+    }
+}

@@ -1,0 +1,168 @@
+//! The open database: every part of it, and which lock guards what.
+//!
+//! ```text
+//! commit     the log's writer, the order of writes, rotation
+//! sync       one fdatasync of the log at a time; taken before `commit`, never while holding it
+//! manifest   the list of edits; held through the sync of an edit
+//! keyspaces  the registry; never held while taking another lock
+//! ```
+//!
+//! Order of taking: keyspace `reshape` → keyspace `upkeep` → `sync` → `commit` → `manifest` → keyspace
+//! `install`. The commit lock is held over no sync.
+
+use std::collections::BTreeMap;
+
+use memtide_base::ledger::{Account, Charge, Ledger};
+use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::{Error, ErrorKind, Result};
+use memtide_env::vfs::FileLock;
+use memtide_env::{Env, Event};
+use memtide_memtable::{Memtable, MemtableOptions};
+
+use crate::config::{Config, KeyspaceOptions, Settings};
+use crate::files::Layout;
+use crate::health::HealthState;
+use crate::keyspace_state::KeyspaceState;
+use crate::snapshots::Snapshots;
+use crate::table_store::TableStore;
+use crate::version::{Graveyard, Manifest};
+use crate::write::Log;
+
+/// Keyspaces by id and by name.
+#[derive(Debug, Default)]
+pub(crate) struct Keyspaces {
+    pub(crate) by_id: BTreeMap<u32, Arc<KeyspaceState>>,
+}
+
+impl Keyspaces {
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<KeyspaceState>> {
+        self.by_id.values().find(|keyspace| keyspace.name == name).cloned()
+    }
+}
+
+/// What happened since the database was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) flushes: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) env: Env,
+    pub(crate) layout: Layout,
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) hash_seed: u64,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) tables: Arc<TableStore>,
+    pub(crate) graveyard: Arc<Graveyard>,
+    pub(crate) keyspaces: RwLock<Keyspaces>,
+    /// `None` when opened read-only.
+    pub(crate) manifest: Mutex<Option<Manifest>>,
+    /// The log; its lock is the commit lock. `None` when opened read-only.
+    pub(crate) commit: Mutex<Option<Log>>,
+    /// Held by who syncs the log.
+    pub(crate) sync: Mutex<()>,
+    /// Every logged write below is on the device.
+    pub(crate) durable: AtomicU64,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) health: HealthState,
+    /// Something became possible that writers may wait for: memory was freed, or writing became pointless.
+    pub(crate) freed: Event,
+    /// Work for the flush job.
+    pub(crate) flush_work: AtomicBool,
+    /// Why the last flush failed; `None` if it did not.
+    pub(crate) flush_failure: Mutex<Option<String>>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) tally: Tally,
+    /// Ids of the background jobs, to wake and to join.
+    pub(crate) jobs: Mutex<Jobs>,
+    pub(crate) _cache_charge: Charge,
+    /// Released when the database is closed, or dropped.
+    pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
+}
+
+/// The background jobs of a database.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Jobs {
+    pub(crate) flush: Option<memtide_env::JobId>,
+    pub(crate) compaction: Option<memtide_env::JobId>,
+    pub(crate) sync: Option<memtide_env::JobId>,
+}
+
+impl Engine {
+    /// A new, empty memtable for a keyspace with these options; `bytes_max` replaces their size.
+    pub(crate) fn new_memtable(
+        &self,
+        options: KeyspaceOptions,
+        bytes_max: Option<u64>,
+    ) -> Arc<Memtable> {
+        Memtable::new(&MemtableOptions {
+            kind: options.memtable_type,
+            bytes_max: bytes_max.unwrap_or(options.max_memtable_size),
+            hash_seed: self.hash_seed,
+            ledger: Arc::clone(&self.ledger),
+        })
+    }
+
+    /// Bytes that memtables may hold: half of the budget.
+    pub(crate) fn memtable_share(&self) -> u64 {
+        self.settings.memory_budget / 2
+    }
+
+    pub(crate) fn memtable_bytes(&self) -> u64 {
+        self.ledger.held(Account::Memtables)
+    }
+
+    /// Every keyspace, in the order of ids.
+    pub(crate) fn all_keyspaces(&self) -> Vec<Arc<KeyspaceState>> {
+        self.keyspaces.read().by_id.values().cloned().collect()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// # Errors
+    /// The database was closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(
+                Error::new(ErrorKind::Closed, "the database is closed").with_hint("open it again")
+            );
+        }
+        Ok(())
+    }
+
+    /// Every logged write below this number survives a power cut.
+    pub(crate) fn durable_seq(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Has the flush job look for work.
+    pub(crate) fn wake_flush(&self) {
+        self.flush_work.store(true, Ordering::Release);
+        if let Some(job) = self.jobs.lock().flush {
+            self.env.executor.wake(job);
+        }
+    }
+
+    /// Has the compaction job look for work.
+    pub(crate) fn wake_compaction(&self) {
+        if let Some(job) = self.jobs.lock().compaction {
+            self.env.executor.wake(job);
+        }
+    }
+
+    /// Removes the files of tables that nobody uses any more. Failing to is no error: the next open
+    /// removes them.
+    pub(crate) fn bury(&self) {
+        for number in self.graveyard.drain() {
+            let _ = self.env.vfs.remove(&self.layout.at(crate::files::table_name(number)));
+        }
+    }
+}

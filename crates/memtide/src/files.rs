@@ -1,0 +1,81 @@
+//! The files of a database and their names. Names are built from numbers and parsed strictly, never joined
+//! from text that was read, so nothing outside the directory can be reached.
+//!
+//! ```text
+//! LOCK   CURRENT   MANIFEST-{:016x}   wal/{base_lsn:016x}.wal   sst/{:016x}.sst
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use memtide_base::{Error, Result};
+use memtide_env::Vfs;
+use memtide_storage::log::{manifest_file_name, wal_file_name};
+
+pub(crate) const LOCK: &str = "LOCK";
+pub(crate) const CURRENT: &str = "CURRENT";
+/// `CURRENT` while it is being written.
+pub(crate) const CURRENT_NEW: &str = "CURRENT.tmp";
+pub(crate) const WAL_DIR: &str = "wal";
+pub(crate) const TABLE_DIR: &str = "sst";
+
+/// Where a database's files are.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of a file or directory that is named relative to the root.
+    pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Makes the names in a directory of the database durable.
+    pub(crate) fn sync_dir(&self, vfs: &dyn Vfs, dir: &str) -> Result<()> {
+        let path = if dir.is_empty() { self.root.clone() } else { self.at(dir) };
+        vfs.sync_dir(&path).map_err(|error| Error::io("sync the directory", path, error))
+    }
+}
+
+/// `sst/{number:016x}.sst`.
+pub(crate) fn table_name(number: u64) -> PathBuf {
+    PathBuf::from(format!("{TABLE_DIR}/{number:016x}.sst"))
+}
+
+/// The number in a table's file name without directory.
+pub(crate) fn parse_table_name(name: &Path) -> Option<u64> {
+    let number = name.to_str()?.strip_suffix(".sst")?;
+    let parsed = u64::from_str_radix(number, 16).ok()?;
+    (table_name(parsed).file_name() == Some(name.as_os_str())).then_some(parsed)
+}
+
+pub(crate) fn manifest_name(number: u64) -> PathBuf {
+    manifest_file_name(number)
+}
+
+pub(crate) fn wal_name(base: u64) -> PathBuf {
+    wal_file_name(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_name_of_a_table_is_one() {
+        let name = table_name(0x2a);
+        assert_eq!(name, Path::new("sst/000000000000002a.sst"));
+        assert_eq!(parse_table_name(Path::new("000000000000002a.sst")), Some(0x2a));
+        for wrong in ["2a.sst", "000000000000002A.sst", "+00000000000002a.sst", "x", "..", ".sst"] {
+            assert_eq!(parse_table_name(Path::new(wrong)), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Flush: the sealed memtables of a keyspace become one table in level 0.
+//!
+//! Sealed memtables are merged on the way, so a version that no read needs never reaches the disk. Order:
+//! table durable → log synced up to its newest write → manifest edit durable → superversion installed →
+//! memtables dropped → log segments released.
+
+use memtide_base::seqno::SEE_ALL;
+use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::Ordering;
+use memtide_base::{Error, Result, SeqNo};
+use memtide_memtable::Memtable;
+
+use crate::engine::Engine;
+use crate::keyspace_state::KeyspaceState;
+use crate::read::Source;
+use crate::rewrite::{OutsideTables, Rewrite, rewrite};
+use crate::version::{Change, Edit};
+use crate::write;
+
+/// Flushes everything that is sealed in the keyspace; nothing if nothing is.
+///
+/// # Errors
+/// The memtables stay and are read as before; a table that was being written is removed.
+pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    let _upkeep = keyspace.upkeep.lock();
+    keyspace.flush_wanted.store(false, Ordering::Release);
+    let current = keyspace.current();
+    let sealed = current.sealed.clone();
+    if sealed.is_empty() {
+        return Ok(());
+    }
+    let readers = engine.snapshots.readers();
+    let older = OutsideTables { version: &current.version, from_level: 0, inputs: &|_| false };
+    let tables = rewrite(
+        engine,
+        Rewrite {
+            keyspace,
+            sources: sealed.iter().map(|table| Source::Memtable(table.cursor(SEE_ALL))).collect(),
+            tombstones: sealed
+                .iter()
+                .flat_map(|t| t.range_tombstones().iter().collect::<Vec<_>>())
+                .collect(),
+            readers: &readers,
+            older: &older,
+            level: 0,
+            table_size: u64::MAX,
+        },
+    )?;
+    let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
+    if keyspace.options().logged {
+        write::sync_to(engine, flushed_to)?;
+    }
+    let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
+    changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
+    drop(current);
+    install(engine, keyspace, &sealed, changes)?;
+    drop(sealed);
+    engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
+    engine.freed.notify();
+    engine.wake_compaction();
+    Ok(())
+}
+
+fn install(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    flushed: &[Arc<Memtable>],
+    mut changes: Vec<Change>,
+) -> Result<()> {
+    let wal_start = wal_start(engine, flushed);
+    changes.push(Change::WalStart { lsn: wal_start });
+    {
+        let mut manifest = engine.manifest.lock();
+        let manifest = manifest
+            .as_mut()
+            .ok_or_else(|| Error::internal("a read-only database installs no tables"))?;
+        manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
+        let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
+        keyspace.install_flush(flushed, version);
+    }
+    write::release(engine, wal_start);
+    Ok(())
+}
+
+/// Where the log must begin once `flushed` are in tables: at the first write that only a memtable holds.
+fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
+    // Under the commit lock no write is between its LSN and its memtable.
+    let _commit = engine.commit.lock();
+    let mut start = engine.snapshots.visible();
+    for keyspace in engine.all_keyspaces().iter().filter(|keyspace| keyspace.options().logged) {
+        for table in keyspace.current().memtables() {
+            if !flushed.iter().any(|gone| Arc::ptr_eq(gone, table)) {
+                start = start.min(table.first_seq().unwrap_or(SeqNo::MAX));
+            }
+        }
+    }
+    start
+}
+
+/// Seals what is active and flushes it, in every keyspace.
+pub(crate) fn flush_all(engine: &Engine) -> Result<()> {
+    for keyspace in engine.all_keyspaces() {
+        {
+            let _commit = engine.commit.lock();
+            if !keyspace.current().active.is_empty() {
+                write::rotate(engine, &keyspace, None);
+            }
+        }
+        flush(engine, &keyspace)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! An embedded LSM-tree key-value engine whose memtable is a typed run-time choice.
+//!
+//! ```
+//! use memtide::{Db, Durability, MemtableType};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("data");
+//! let db = Db::builder(path).memtable(MemtableType::Trie).open()?;
+//! db.put("k", "v")?;
+//! let users = db.keyspace("users")?;
+//! let mut batch = db.batch();
+//! batch.put(&users, "eu/ada", "1");
+//! batch.put(&users, "eu/bob", "2");
+//! batch.delete(&db.default_keyspace(), "k");
+//! db.write_with(batch, Durability::Sync)?;
+//! for entry in users.prefix("eu/").rev() {
+//!     let (key, value) = entry?;
+//!     println!("{key:?} = {value:?}");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Handles are `Clone + Send + Sync + 'static`. Keys are bytes, ordered as bytes. See [`Durability`] for what
+//! an acknowledged write survives and [`MemtableType`] for the eight memtables.
+
+mod background;
+mod batch;
+mod builder;
+mod compaction;
+mod config;
+mod db;
+mod engine;
+mod files;
+mod flush;
+mod health;
+mod iter;
+mod keyspace;
+mod keyspace_state;
+mod range;
+mod read;
+mod recovery;
+mod rewrite;
+mod shutdown;
+mod snapshot;
+mod snapshots;
+mod stats;
+mod survivors;
+mod table_store;
+mod verify;
+mod version;
+mod write;
+
+use std::path::Path;
+
+pub use builder::Builder;
+pub use config::{
+    Config, ConfigError, Durability, KeyspaceConfig, LSMTreeConfig, Preset, TreeConfig, Violation,
+};
+pub use db::{Batch, Commit, Db};
+pub use health::Health;
+pub use iter::Iter;
+pub use keyspace::Keyspace;
+pub use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
+pub use memtide_memtable::{
+    Cost, Descriptor, Full, MemtableType, MemtableVariant, StandaloneError, UnknownMemtable, Usage,
+};
+pub use memtide_storage::compress::Codec;
+pub use range::KeyRange;
+pub use recovery::RecoveryReport;
+pub use snapshot::Snapshot;
+pub use stats::{KeyspaceStats, LevelStats, Stats};
+pub use verify::{Damage, VerifyReport};
+
+/// The name of the keyspace that every database has.
+pub const DEFAULT_KEYSPACE: &str = "default";
+
+/// Reads every byte of the closed database in `dir` and reports all damage.
+///
+/// # Errors
+/// `Locked` if it is open, `Unsupported` if there is none. Damage is in the report.
+pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
+    verify::verify(&memtide_env::Env::real(), dir.as_ref())
+}

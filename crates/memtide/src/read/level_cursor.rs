@@ -1,0 +1,102 @@
+//! A cursor over one level below 0: its tables one after the other, one open at a time.
+
+use memtide_base::sync::Arc;
+use memtide_base::{Cursor, Entry, Result, SeqNo, Slice, Target};
+use memtide_storage::table::TableCursor;
+
+use crate::table_store::TableStore;
+use crate::version::TableMeta;
+
+/// Walks disjoint tables in key order.
+#[derive(Debug)]
+pub(crate) struct LevelCursor {
+    metas: Arc<[Arc<TableMeta>]>,
+    tables: Arc<TableStore>,
+    below: SeqNo,
+    /// The table the cursor is in, and where in the level it is.
+    inside: Option<(usize, TableCursor)>,
+}
+
+impl LevelCursor {
+    pub(crate) fn new(metas: Arc<[Arc<TableMeta>]>, tables: Arc<TableStore>, below: SeqNo) -> Self {
+        Self { metas, tables, below, inside: None }
+    }
+
+    /// The value the cursor stands on, without copying it.
+    pub(crate) fn value(&self) -> Slice {
+        self.table().value()
+    }
+
+    fn table(&self) -> &TableCursor {
+        &self.inside.as_ref().expect("the cursor stands on an entry").1
+    }
+
+    /// Seeks in the table at `index` and goes on to its neighbours while they have nothing.
+    fn enter(&mut self, index: Option<usize>, target: Target<'_>, forward: bool) -> Result<bool> {
+        let (mut index, mut target) = (index, target);
+        while let Some(at) = index.filter(|&at| at < self.metas.len()) {
+            if self.inside.as_ref().is_none_or(|(inside, _)| *inside != at) {
+                let cursor = self.tables.open(&self.metas[at])?.cursor(self.below);
+                self.inside = Some((at, cursor));
+            }
+            let (_, cursor) = self.inside.as_mut().expect("set just now");
+            if cursor.seek(target)? {
+                return Ok(true);
+            }
+            index = if forward { at.checked_add(1) } else { at.checked_sub(1) };
+            target = if forward { Target::First } else { Target::Last };
+        }
+        self.inside = None;
+        Ok(false)
+    }
+
+    fn index(&self) -> Option<usize> {
+        self.inside.as_ref().map(|(index, _)| *index)
+    }
+}
+
+impl Cursor for LevelCursor {
+    fn seek(&mut self, target: Target<'_>) -> Result<bool> {
+        match target {
+            Target::First => self.enter(Some(0), target, true),
+            Target::Last => self.enter(self.metas.len().checked_sub(1), target, false),
+            Target::Ge(key) => {
+                let first = self.metas.partition_point(|meta| !meta.largest.admits(key));
+                self.enter(Some(first), target, true)
+            }
+            Target::Le(key) => {
+                let after = self.metas.partition_point(|meta| meta.smallest.as_slice() <= key);
+                self.enter(after.checked_sub(1), target, false)
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<bool> {
+        let Some((index, cursor)) = &mut self.inside else { return Ok(false) };
+        if cursor.next()? {
+            return Ok(true);
+        }
+        let after = *index + 1;
+        self.enter(Some(after), Target::First, true)
+    }
+
+    fn prev(&mut self) -> Result<bool> {
+        let Some((_, cursor)) = &mut self.inside else { return Ok(false) };
+        if cursor.prev()? {
+            return Ok(true);
+        }
+        let before = self.index().and_then(|index| index.checked_sub(1));
+        self.enter(before, Target::Last, false)
+    }
+
+    fn older(&mut self) -> Result<bool> {
+        match &mut self.inside {
+            Some((_, cursor)) => cursor.older(),
+            None => Ok(false),
+        }
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        self.table().entry()
+    }
+}

@@ -1,0 +1,35 @@
+//! The read path: superversion → active, sealed (newest first) → level 0 runs → levels.
+
+mod get;
+mod level_cursor;
+mod merge_cursor;
+mod visible_cursor;
+
+pub(crate) use get::get;
+pub(crate) use level_cursor::LevelCursor;
+pub(crate) use merge_cursor::{MergeCursor, Source};
+pub(crate) use visible_cursor::VisibleCursor;
+
+use memtide_base::{Result, SeqNo};
+
+use crate::keyspace_state::SuperVersion;
+use crate::table_store::TableStore;
+
+/// The newest range tombstone over `key` with `seq < below`, of all sources of a superversion.
+pub(crate) fn covering_tombstone(
+    view: &SuperVersion,
+    tables: &TableStore,
+    key: &[u8],
+    below: SeqNo,
+) -> Result<Option<SeqNo>> {
+    let mut newest = view.memtables().filter_map(|t| t.covering_tombstone(key, below)).max();
+    let level0 = view.version.level(0).iter();
+    let deeper =
+        (1..crate::version::LEVELS).filter_map(|level| view.version.table_over(level, key));
+    for meta in level0.chain(deeper).filter(|meta| meta.range_deletes > 0) {
+        if meta.seq_min < below && newest.is_none_or(|newest| meta.seq_max > newest) {
+            newest = newest.max(tables.open(meta)?.range_tombstones().newest_over(key, below));
+        }
+    }
+    Ok(newest)
+}

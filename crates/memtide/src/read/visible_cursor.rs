@@ -1,0 +1,88 @@
+//! What a user's iterator walks: the keys that have a value below a bound, deletes applied.
+
+use memtide_base::sync::Arc;
+use memtide_base::{Cursor, Kind, Result, SeqNo, Slice, Target};
+
+use super::{LevelCursor, MergeCursor, Source};
+use crate::keyspace_state::SuperVersion;
+use crate::table_store::TableStore;
+use crate::version::LEVELS;
+
+/// Walks the live keys of a superversion below a bound; pins the superversion.
+#[derive(Debug)]
+pub(crate) struct VisibleCursor {
+    merge: MergeCursor,
+    view: Arc<SuperVersion>,
+    tables: Arc<TableStore>,
+    below: SeqNo,
+    has_range_tombstones: bool,
+}
+
+impl VisibleCursor {
+    pub(crate) fn new(
+        view: Arc<SuperVersion>,
+        tables: Arc<TableStore>,
+        below: SeqNo,
+    ) -> Result<Self> {
+        let mut sources: Vec<_> =
+            view.memtables().map(|table| Source::Memtable(table.cursor(below))).collect();
+        for meta in view.version.level(0).iter().filter(|meta| meta.seq_min < below) {
+            sources.push(Source::Table(tables.open(meta)?.cursor(below)));
+        }
+        for level in (1..LEVELS).filter(|&level| !view.version.level(level).is_empty()) {
+            let metas = view.version.shared_level(level);
+            sources.push(Source::Level(LevelCursor::new(metas, Arc::clone(&tables), below)));
+        }
+        let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
+        let on_disk = view.version.tables().any(|meta| meta.range_deletes > 0);
+        let merge = MergeCursor::new(sources);
+        Ok(Self { merge, view, tables, below, has_range_tombstones: in_memory || on_disk })
+    }
+
+    /// Goes to the first live key at or behind `target` in the direction it implies.
+    pub(crate) fn seek(&mut self, target: Target<'_>) -> Result<bool> {
+        let forward = matches!(target, Target::First | Target::Ge(_));
+        let found = self.merge.seek(target)?;
+        self.skip_deleted(found, forward)
+    }
+
+    pub(crate) fn next(&mut self) -> Result<bool> {
+        let found = self.merge.next()?;
+        self.skip_deleted(found, true)
+    }
+
+    pub(crate) fn prev(&mut self) -> Result<bool> {
+        let found = self.merge.prev()?;
+        self.skip_deleted(found, false)
+    }
+
+    /// The key the cursor stands on.
+    pub(crate) fn key(&self) -> &[u8] {
+        self.merge.entry().key
+    }
+
+    /// The value the cursor stands on.
+    pub(crate) fn value(&self) -> Slice {
+        self.merge.value()
+    }
+
+    fn skip_deleted(&mut self, found: bool, forward: bool) -> Result<bool> {
+        let mut found = found;
+        while found && !self.is_live()? {
+            found = if forward { self.merge.next()? } else { self.merge.prev()? };
+        }
+        Ok(found)
+    }
+
+    fn is_live(&self) -> Result<bool> {
+        let entry = self.merge.entry();
+        if entry.kind != Kind::Put {
+            return Ok(false);
+        }
+        if !self.has_range_tombstones {
+            return Ok(true);
+        }
+        let newest = super::covering_tombstone(&self.view, &self.tables, entry.key, self.below)?;
+        Ok(newest.is_none_or(|seq| seq < entry.seq))
+    }
+}

@@ -1,0 +1,581 @@
+//! Opening: `CURRENT` → manifest → version; log segments → memtables; then a new manifest, a new segment.
+//!
+//! # Order
+//! lock → read `CURRENT` and the manifest → every table named is there with its size → log segments synced
+//! → new manifest current (its file numbers lie above everything seen) → segments replayed, flushing where
+//! the budget demands → new segment durable → manifest says so → leftovers removed.
+//!
+//! A crash anywhere in this leaves a database that opens to the same contents. Old segments are never
+//! written to. A read-only open stops before the first write and replays into memory.
+//!
+//! # Torn or damaged
+//! The end of the last segment may be torn: what was not synced when the power went. Anything else that
+//! does not read back is damage: it is reported with file and offset, and the database does not open.
+
+use std::path::{Path, PathBuf};
+
+use memtide_base::ledger::{Account, Ledger};
+use memtide_base::sync::atomic::{AtomicBool, AtomicU64};
+use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
+use memtide_env::vfs::{FileLock, LockMode};
+use memtide_env::{Env, Event, Vfs};
+use memtide_memtable::{BatchShape, Full, Memtable, MemtableOptions};
+use memtide_storage::cache::BlockCache;
+use memtide_storage::log::{
+    BatchOp, BatchOps, LogHeader, LogKind, LogReader, Opened, Record, RecordKind,
+    parse_manifest_file_name, parse_wal_file_name,
+};
+
+use crate::config::{Config, Settings};
+use crate::engine::{Engine, Keyspaces, Tally};
+use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
+use crate::health::HealthState;
+use crate::keyspace_state::KeyspaceState;
+use crate::snapshots::Snapshots;
+use crate::table_store::TableStore;
+use crate::version::{self, Change, Edit, Graveyard, Manifest, ManifestState};
+use crate::write::{self, Log, Segment};
+use crate::{DEFAULT_KEYSPACE, flush};
+
+/// Segments that may wait for replay at the next open; more are flushed first.
+const SEGMENTS_MAX: usize = 4;
+const PAGE: u64 = 4096;
+
+/// What opening a database found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Whether the database was created by this open.
+    pub created: bool,
+    /// Log segments that were read.
+    pub wal_segments: u64,
+    /// Batches that were replayed.
+    pub records: u64,
+    /// Writes that were replayed into memtables.
+    pub replayed_entries: u64,
+    /// Bytes behind the end of the log that were no whole record: writes that were never acknowledged as
+    /// durable.
+    pub torn_bytes: u64,
+    /// The number below which every logged write was recovered.
+    pub recovered_to: SeqNo,
+    /// Files that belonged to nothing and were removed.
+    pub orphans: Vec<PathBuf>,
+}
+
+/// How to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenMode {
+    /// Read and write; create a database where none is.
+    Create,
+    /// Read and write an existing database.
+    Existing,
+    /// Write nothing at all.
+    ReadOnly,
+}
+
+/// Opens the database in `root`.
+pub(crate) fn open(
+    env: &Env,
+    root: &Path,
+    config: &Config,
+    mode: OpenMode,
+) -> Result<(Arc<Engine>, RecoveryReport)> {
+    let settings = config.resolve()?;
+    let layout = Layout::new(root);
+    if mode == OpenMode::Create {
+        create_root(&*env.vfs, root)?;
+    }
+    let lock = take_lock(&*env.vfs, &layout, mode)?;
+    let mut report = RecoveryReport::default();
+    let graveyard = Arc::new(Graveyard::default());
+    let mut state = match version::read_current(&*env.vfs, &layout)? {
+        Some(number) => version::load(&*env.vfs, &layout, number, &graveyard)?.0,
+        None if mode == OpenMode::Create => {
+            report.created = true;
+            create_state(env, &layout, &settings, config, &graveyard)?
+        }
+        None => return Err(no_database(root)),
+    };
+    check_tables(&*env.vfs, &layout, &state)?;
+    let segments = open_segments(env, &layout, &state, mode)?;
+    state.next_file = state.next_file.max(largest_number(&*env.vfs, &layout)? + 1);
+    let manifest = match mode {
+        OpenMode::ReadOnly => None,
+        _ => Some(Manifest::create(env, &layout, state.clone())?),
+    };
+    let parts = Parts { env, layout, config, settings, lock, graveyard };
+    let engine = Arc::new(parts.engine(&state, manifest));
+    let end = replay(&engine, &state, segments.readers, &mut report)?;
+    if mode == OpenMode::ReadOnly {
+        return Ok((engine, report));
+    }
+    start_log(&engine, &state, &segments.older, end)?;
+    store_options(&engine)?;
+    report.orphans = remove_orphans(&engine)?;
+    if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
+        flush::flush_all(&engine)?;
+    }
+    Ok((engine, report))
+}
+
+fn no_database(root: &Path) -> Error {
+    let what = format!("there is no database in {}", root.display());
+    Error::new(ErrorKind::Unsupported, what).with_file(root)
+}
+
+/// Creates the directory, and those above it, durable each in its parent.
+fn create_root(vfs: &dyn Vfs, root: &Path) -> Result<()> {
+    let missing: Vec<_> = root
+        .ancestors()
+        .take_while(|dir| !dir.as_os_str().is_empty() && vfs.list(dir).is_err())
+        .collect();
+    for dir in missing.into_iter().rev() {
+        vfs.create_dir(dir).map_err(|error| Error::io("create the directory", dir, error))?;
+        if let Some(parent) = dir.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            vfs.sync_dir(parent).map_err(|error| Error::io("sync the directory", parent, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn take_lock(vfs: &dyn Vfs, layout: &Layout, mode: OpenMode) -> Result<Option<Box<dyn FileLock>>> {
+    let how = if mode == OpenMode::ReadOnly { LockMode::Shared } else { LockMode::Exclusive };
+    if mode != OpenMode::Create && vfs.list(layout.root()).is_err() {
+        return Err(no_database(layout.root()));
+    }
+    match vfs.lock(&layout.at(LOCK), how) {
+        Ok(lock) => {
+            if how == LockMode::Exclusive {
+                // For people who look into the file; who holds the lock is the kernel's to know.
+                let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
+            }
+            Ok(Some(lock))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            let what = format!("{} is open in another process or handle", layout.root().display());
+            Err(Error::new(ErrorKind::Locked, what).with_file(LOCK).with_hint("close it first"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("lock", LOCK, error)),
+    }
+}
+
+/// The state of a new database. Its directories are durable; its manifest is written by the caller.
+fn create_state(
+    env: &Env,
+    layout: &Layout,
+    settings: &Settings,
+    config: &Config,
+    graveyard: &Arc<Graveyard>,
+) -> Result<ManifestState> {
+    for dir in [WAL_DIR, TABLE_DIR] {
+        let path = layout.at(dir);
+        env.vfs.create_dir(&path).map_err(|error| Error::io("create the directory", dir, error))?;
+        let found = env.vfs.list(&path).map_err(|error| Error::io("list", dir, error))?;
+        if let Some(entry) = found.first() {
+            let what = format!(
+                "{} has no CURRENT but holds {}",
+                layout.root().display(),
+                Path::new(dir).join(&entry.name).display()
+            );
+            return Err(Error::corruption("database", files::CURRENT, 0, what)
+                .with_hint("restore CURRENT, or move the files away to create a new database"));
+        }
+    }
+    layout.sync_dir(&*env.vfs, "")?;
+    let mut state = ManifestState::new(env.random.uuid(), env.random.next_u64(), graveyard);
+    let options = config.keyspace_options(settings, DEFAULT_KEYSPACE, None);
+    let name = DEFAULT_KEYSPACE.to_owned();
+    let default = Change::KeyspaceAdd { id: 0, name, options };
+    state.apply(&Edit::new(vec![default])).map_err(Error::internal)?;
+    Ok(state)
+}
+
+/// Every table the manifest names is there and has its length.
+fn check_tables(vfs: &dyn Vfs, layout: &Layout, state: &ManifestState) -> Result<()> {
+    let found = list(vfs, layout, TABLE_DIR)?;
+    for table in state.keyspaces.values().flat_map(|keyspace| keyspace.version.tables()) {
+        let name = files::table_name(table.number);
+        let file = found.iter().find(|entry| Some(entry.name.as_os_str()) == name.file_name());
+        match file {
+            Some(entry) if entry.is_file && entry.len == table.size => {}
+            Some(entry) => {
+                let detail = format!("it has {} B, the manifest says {} B", entry.len, table.size);
+                return Err(Error::corruption("table", name, entry.len.min(table.size), detail));
+            }
+            None => return Err(Error::corruption("table", name, 0, "the file is missing")),
+        }
+    }
+    Ok(())
+}
+
+fn list(vfs: &dyn Vfs, layout: &Layout, dir: &str) -> Result<Vec<memtide_env::vfs::DirEntry>> {
+    let path = if dir.is_empty() { layout.root().to_path_buf() } else { layout.at(dir) };
+    vfs.list(&path)
+        .map_err(|error| Error::io("list", if dir.is_empty() { "." } else { dir }, error))
+}
+
+/// The largest number any file of ours has, whether the manifest knows it or not.
+fn largest_number(vfs: &dyn Vfs, layout: &Layout) -> Result<u64> {
+    let tables = list(vfs, layout, TABLE_DIR)?;
+    let tables = tables.iter().filter_map(|entry| files::parse_table_name(&entry.name));
+    let manifests = list(vfs, layout, "")?;
+    let manifests = manifests.iter().filter_map(|entry| parse_manifest_file_name(&entry.name));
+    Ok(tables.chain(manifests).max().unwrap_or_default())
+}
+
+/// The log segments of a database, checked against each other, oldest first.
+struct Segments {
+    readers: Vec<(LogReader, u64)>,
+    older: Vec<SegmentInfo>,
+}
+
+#[derive(Clone, Debug)]
+struct SegmentInfo {
+    header: LogHeader,
+    bytes: u64,
+}
+
+fn open_segments(
+    env: &Env,
+    layout: &Layout,
+    state: &ManifestState,
+    mode: OpenMode,
+) -> Result<Segments> {
+    let vfs = &*env.vfs;
+    let found = list(vfs, layout, WAL_DIR)?;
+    let mut bases: Vec<(u64, u64)> = found
+        .iter()
+        .filter_map(|entry| Some((parse_wal_file_name(&entry.name)?, entry.len)))
+        .collect();
+    bases.sort_unstable();
+    let (mut readers, mut older) = (Vec::new(), Vec::new());
+    let newest = bases.last().map(|(base, _)| *base);
+    for (base, bytes) in bases {
+        let name = files::wal_name(base);
+        if mode != OpenMode::ReadOnly {
+            // What is replayed must be there after the next power cut as well.
+            let synced = vfs.open_write(&layout.at(&name)).and_then(|file| file.sync());
+            synced.map_err(|error| Error::io("sync", &name, error))?;
+        }
+        match LogReader::open(vfs, &layout.at(&name), &name)? {
+            Opened::Torn { bytes } => {
+                // Only a segment that was being created may be like that, and it was never used.
+                if newest != Some(base) || bytes > PAGE || base <= state.seq_high {
+                    let detail = "its header does not read back";
+                    return Err(Error::corruption("log header", name, 0, detail));
+                }
+            }
+            Opened::Log(reader) => {
+                let header = reader.header().clone();
+                check_segment(&header, base, &name, state)?;
+                older.push(SegmentInfo { header, bytes });
+                readers.push((*reader, bytes));
+            }
+        }
+    }
+    check_chain(state, &older)?;
+    for at in 0..readers.len() {
+        if let Some(next) = older.get(at + 1) {
+            readers[at].0.expect_durable(next.header.prev_end);
+        } else if let Some(closed) = state.closed {
+            readers[at].0.expect_durable(closed.end);
+        }
+    }
+    Ok(Segments { readers, older })
+}
+
+fn check_segment(header: &LogHeader, base: u64, name: &Path, state: &ManifestState) -> Result<()> {
+    let wrong = |detail: &str| Err(Error::corruption("log header", name, 0, detail));
+    if header.kind != LogKind::Wal || header.base != base {
+        return wrong("it belongs to another file");
+    }
+    if header.db_uuid != state.uuid {
+        return wrong("it belongs to another database");
+    }
+    Ok(())
+}
+
+/// No segment that the manifest needs is missing, neither at the ends nor between.
+fn check_chain(state: &ManifestState, segments: &[SegmentInfo]) -> Result<()> {
+    let missing = |detail: String| Err(Error::corruption("log", WAL_DIR, 0, detail));
+    for pair in segments.windows(2) {
+        if pair[1].header.prev_salt != pair[0].header.salt {
+            let (a, b) = (pair[0].header.base, pair[1].header.base);
+            return missing(format!("a segment between {a:016x}.wal and {b:016x}.wal is missing"));
+        }
+    }
+    if let Some(oldest) = segments.first() {
+        if oldest.header.prev_end > state.wal_start {
+            return missing(format!(
+                "the log begins at {}, the tables end at {}",
+                oldest.header.prev_end, state.wal_start
+            ));
+        }
+    }
+    let newest = segments.last().map(|segment| segment.header.base);
+    let needed = state.closed.map_or(state.seq_high, |closed| closed.base.max(state.seq_high));
+    if needed > 0 && newest.is_none_or(|base| base < needed) {
+        return missing(format!("segment {needed:016x}.wal is missing"));
+    }
+    Ok(())
+}
+
+/// What an engine is put together from.
+struct Parts<'a> {
+    env: &'a Env,
+    layout: Layout,
+    config: &'a Config,
+    settings: Settings,
+    lock: Option<Box<dyn FileLock>>,
+    graveyard: Arc<Graveyard>,
+}
+
+impl Parts<'_> {
+    fn engine(self, state: &ManifestState, manifest: Option<Manifest>) -> Engine {
+        let settings = self.settings;
+        let ledger = Ledger::new(settings.memory_budget);
+        let cache = BlockCache::new(settings.cache_size);
+        let mut cache_charge = ledger.empty_charge(Account::Cache);
+        cache_charge.grow_unchecked(settings.cache_size);
+        let tables = TableStore::new(
+            Arc::clone(&self.env.vfs),
+            self.layout.clone(),
+            state.uuid,
+            state.hash_seed,
+            cache,
+            Arc::clone(&ledger),
+        );
+        let mut keyspaces = Keyspaces::default();
+        for (&id, stored) in &state.keyspaces {
+            let name = &stored.name;
+            let options = self.config.keyspace_options(&settings, name, Some(stored.options));
+            let active = Memtable::new(&MemtableOptions {
+                kind: options.memtable_type,
+                bytes_max: options.max_memtable_size,
+                hash_seed: state.hash_seed,
+                ledger: Arc::clone(&ledger),
+            });
+            let version = Arc::clone(&stored.version);
+            let keyspace = KeyspaceState::new(id, name.clone(), options, active, version);
+            keyspaces.by_id.insert(id, Arc::new(keyspace));
+        }
+        let health = match manifest {
+            Some(_) => HealthState::healthy(),
+            None => HealthState::opened_read_only(),
+        };
+        Engine {
+            env: self.env.clone(),
+            layout: self.layout,
+            config: self.config.clone(),
+            settings,
+            uuid: state.uuid,
+            hash_seed: state.hash_seed,
+            ledger,
+            tables: Arc::new(tables),
+            graveyard: self.graveyard,
+            keyspaces: RwLock::new(keyspaces),
+            manifest: Mutex::new(manifest),
+            commit: Mutex::new(None),
+            sync: Mutex::new(()),
+            durable: AtomicU64::new(0),
+            snapshots: Snapshots::default(),
+            health,
+            freed: Event::new(),
+            flush_work: AtomicBool::new(false),
+            flush_failure: Mutex::new(None),
+            closed: AtomicBool::new(false),
+            tally: Tally::default(),
+            jobs: Mutex::default(),
+            _cache_charge: cache_charge,
+            lock: Mutex::new(self.lock),
+        }
+    }
+}
+
+/// Replays all segments; returns the LSN behind the last record, 0 if there is no segment.
+fn replay(
+    engine: &Engine,
+    state: &ManifestState,
+    readers: Vec<(LogReader, u64)>,
+    report: &mut RecoveryReport,
+) -> Result<SeqNo> {
+    let mut end = 0;
+    for (mut reader, _) in readers {
+        let name = files::wal_name(reader.header().base);
+        report.wal_segments += 1;
+        while let Some(record) = reader.next()? {
+            if record.kind == RecordKind::Batch {
+                report.records += 1;
+                report.replayed_entries += replay_batch(engine, state, &record, &name)?;
+            }
+            engine.snapshots.publish(record.end_lsn);
+        }
+        if let Some(reached) = reader.end() {
+            report.torn_bytes = reached.torn_bytes;
+            end = reached.lsn;
+        }
+    }
+    report.recovered_to = end;
+    engine.durable.store(end, memtide_base::sync::atomic::Ordering::Release);
+    let tables_end = engine
+        .all_keyspaces()
+        .iter()
+        .flat_map(|keyspace| {
+            keyspace.current().version.tables().map(|table| table.seq_max + 1).collect::<Vec<_>>()
+        })
+        .max();
+    engine.snapshots.publish(end.max(tables_end.unwrap_or_default()));
+    Ok(end)
+}
+
+/// Applies what tables do not hold yet; returns how many writes that were.
+fn replay_batch(
+    engine: &Engine,
+    state: &ManifestState,
+    record: &Record<'_>,
+    name: &Path,
+) -> Result<u64> {
+    let damaged = |detail: String| {
+        let offset = record.lsn;
+        Error::corruption("batch", name, offset, detail)
+    };
+    let mut applied = 0;
+    let ops = BatchOps::new(record.payload, record.count);
+    for (op, seq) in ops.zip(record.lsn..) {
+        let op = op.map_err(|damage| damage.in_record(name, record.lsn))?;
+        let keyspace = engine.keyspaces.read().by_id.get(&op.keyspace).cloned();
+        let keyspace =
+            keyspace.ok_or_else(|| damaged(format!("there is no keyspace {}", op.keyspace)))?;
+        if seq >= state.keyspaces[&op.keyspace].flushed_to {
+            replay_op(engine, &keyspace, &op, seq)?;
+            applied += 1;
+        }
+    }
+    Ok(applied)
+}
+
+/// Inserts one write, whatever room it needs: replay is never refused by size.
+fn replay_op(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    op: &BatchOp<'_>,
+    seq: SeqNo,
+) -> Result<()> {
+    let hash = hash::key_hash(engine.hash_seed, op.key);
+    loop {
+        let table = Arc::clone(&keyspace.current().active);
+        let mut shape = BatchShape::default();
+        table.measure(&mut shape, op.kind, hash, op.key, op.value);
+        match table.reserve(&shape) {
+            Ok(mut room) if op.kind == Kind::RangeDelete => {
+                room.delete_range(op.key, op.value, seq);
+                return Ok(());
+            }
+            Ok(mut room) => {
+                room.insert(op.kind, hash, op.key, op.value, seq);
+                return Ok(());
+            }
+            Err(Full::Table { bytes_max }) => write::rotate(engine, keyspace, Some(bytes_max)),
+            Err(full) => {
+                return Err(
+                    Error::new(ErrorKind::Busy, full.to_string()).with_hint("raise memory_budget")
+                );
+            }
+        }
+        if engine.memtable_bytes() > engine.memtable_share() / 2 && engine.manifest.lock().is_some()
+        {
+            for keyspace in engine.all_keyspaces() {
+                flush::flush(engine, &keyspace)?;
+            }
+        }
+    }
+}
+
+/// Creates the segment that new writes go to, above every number that was ever handed out.
+fn start_log(
+    engine: &Engine,
+    state: &ManifestState,
+    older: &[SegmentInfo],
+    end: SeqNo,
+) -> Result<()> {
+    let last = older.last().map(|segment| &segment.header);
+    let span_end = last.map_or(0, |header| header.base + header.segment_bytes);
+    let base = span_end
+        .max(engine.snapshots.visible())
+        .max(state.seq_high)
+        .max(end)
+        .next_multiple_of(PAGE);
+    let bytes = write::segment_bytes(engine.settings.wal_segment_size, None, 0);
+    let name = files::wal_name(base);
+    // What a crash left of a segment that was being created has this name at most.
+    match engine.env.vfs.remove(&engine.layout.at(&name)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &name, error));
+        }
+        _ => {}
+    }
+    let previous = last.map(|header| (header.salt, end));
+    let (env, layout) = (&engine.env, &engine.layout);
+    let writer = write::create_segment(env, layout, engine.uuid, base, bytes, previous)?;
+    let segments = older.iter().enumerate().map(|(at, segment)| Segment {
+        base: segment.header.base,
+        end: older.get(at + 1).map_or(end, |next| next.header.prev_end),
+        bytes: segment.bytes,
+    });
+    let log = Log::new(writer, segments.collect());
+    let position = log.position();
+    *engine.commit.lock() = Some(log);
+    let mut manifest = engine.manifest.lock();
+    let manifest = manifest.as_mut().expect("opened for writing");
+    manifest.append(Edit::new(vec![Change::SeqHigh { seq: base }]))?;
+    let wal_start = manifest.state().wal_start;
+    engine.snapshots.publish(position);
+    engine.durable.store(position, memtide_base::sync::atomic::Ordering::Release);
+    write::release(engine, wal_start);
+    Ok(())
+}
+
+/// Options that the configuration named stay with their keyspaces.
+fn store_options(engine: &Engine) -> Result<()> {
+    let mut manifest = engine.manifest.lock();
+    let manifest = manifest.as_mut().expect("opened for writing");
+    let changed: Vec<_> = engine
+        .all_keyspaces()
+        .iter()
+        .filter(|keyspace| manifest.state().keyspaces[&keyspace.id].options != keyspace.options())
+        .map(|keyspace| Change::KeyspaceOptions { id: keyspace.id, options: keyspace.options() })
+        .collect();
+    if !changed.is_empty() {
+        manifest.append(Edit::new(changed))?;
+    }
+    Ok(())
+}
+
+/// Removes files with our names that nothing refers to. Unknown names are left alone.
+fn remove_orphans(engine: &Engine) -> Result<Vec<PathBuf>> {
+    let vfs = &*engine.env.vfs;
+    let (current, live) = {
+        let manifest = engine.manifest.lock();
+        let manifest = manifest.as_ref().expect("opened for writing");
+        let tables = manifest.state().keyspaces.values().flat_map(|k| k.version.tables());
+        (manifest.number(), tables.map(|table| table.number).collect::<Vec<_>>())
+    };
+    let mut orphans = Vec::new();
+    for entry in list(vfs, &engine.layout, TABLE_DIR)? {
+        if files::parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number)) {
+            orphans.push(Path::new(TABLE_DIR).join(entry.name));
+        }
+    }
+    for entry in list(vfs, &engine.layout, "")? {
+        let old = parse_manifest_file_name(&entry.name).is_some_and(|number| number != current);
+        if old || entry.name == Path::new(CURRENT_NEW) {
+            orphans.push(entry.name);
+        }
+    }
+    for name in &orphans {
+        vfs.remove(&engine.layout.at(name)).map_err(|error| Error::io("remove", name, error))?;
+    }
+    Ok(orphans)
+}

@@ -1,0 +1,196 @@
+//! Writes the survivors of a merge into new tables: the one way entries reach the disk, for flush and
+//! compaction alike.
+//!
+//! Tables are cut only between user keys. Range tombstones are clipped at the cuts, so each table holds its
+//! part and its bounds say so. The tables are durable, with their names, when this returns; nothing names
+//! them yet. After an error the files are removed again.
+
+use memtide_base::range_tombstone::Fragment;
+use memtide_base::sync::Arc;
+use memtide_base::{Cursor, Error, RangeTombstone, Result, Target};
+use memtide_storage::compress::Codec;
+use memtide_storage::table::{TableBuilder, TableIdentity, TableOptions};
+
+use crate::engine::Engine;
+use crate::files::{self, TABLE_DIR};
+use crate::keyspace_state::KeyspaceState;
+use crate::read::{MergeCursor, Source};
+use crate::snapshots::Readers;
+use crate::survivors::{Older, Survivors};
+use crate::version::{StoredTable, TableMeta, Version};
+
+/// One merge: what goes in and where the result belongs.
+pub(crate) struct Rewrite<'m> {
+    pub(crate) keyspace: &'m Arc<KeyspaceState>,
+    pub(crate) sources: Vec<Source>,
+    /// Range tombstones of all sources.
+    pub(crate) tombstones: Vec<RangeTombstone>,
+    pub(crate) readers: &'m Readers,
+    pub(crate) older: &'m dyn Older,
+    pub(crate) level: usize,
+    /// Bytes at which a table ends.
+    pub(crate) table_size: u64,
+}
+
+/// What a version holds outside a merge: its tables from a level on, without the merge's own.
+pub(crate) struct OutsideTables<'m> {
+    pub(crate) version: &'m Version,
+    pub(crate) from_level: usize,
+    pub(crate) inputs: &'m dyn Fn(&TableMeta) -> bool,
+}
+
+impl Older for OutsideTables<'_> {
+    fn may_hold(&self, key: &[u8]) -> bool {
+        self.version.may_hold(self.from_level, key, self.inputs)
+    }
+
+    fn may_hold_under(&self, tombstone: &RangeTombstone) -> bool {
+        self.version.may_hold_under(self.from_level, tombstone, self.inputs)
+    }
+}
+
+/// Runs the merge and returns the new tables.
+pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredTable>> {
+    let mut outputs = Outputs {
+        engine,
+        keyspace: merge.keyspace.id,
+        level: merge.level,
+        fragments: Vec::new(),
+        open: None,
+        begins: Vec::new(),
+        done: Vec::new(),
+    };
+    match outputs.fill(merge) {
+        Ok(()) => Ok(outputs.done),
+        Err(error) => {
+            outputs.remove_all();
+            Err(error)
+        }
+    }
+}
+
+/// The tables a merge has written so far and the one it is writing.
+struct Outputs<'e> {
+    engine: &'e Engine,
+    keyspace: u32,
+    level: usize,
+    fragments: Vec<Fragment>,
+    open: Option<(u64, TableBuilder)>,
+    /// Where the present table's share of the key space begins.
+    begins: Vec<u8>,
+    done: Vec<StoredTable>,
+}
+
+impl Outputs<'_> {
+    fn fill(&mut self, merge: Rewrite<'_>) -> Result<()> {
+        let mut rule = Survivors::new(merge.readers, merge.older, &merge.tombstones);
+        self.fragments = rule.fragments();
+        let mut cursor = MergeCursor::new(merge.sources);
+        let mut found = cursor.seek(Target::First)?;
+        while found {
+            rule.begin_key();
+            let mut is_first = true;
+            loop {
+                let entry = cursor.entry();
+                if rule.keeps(&entry) {
+                    if is_first {
+                        self.cut_if_full(entry.key, merge.table_size)?;
+                    }
+                    is_first = false;
+                    self.builder()?.add(entry)?;
+                }
+                if !cursor.older()? {
+                    break;
+                }
+            }
+            found = cursor.next()?;
+        }
+        self.finish(None)?;
+        if !self.done.is_empty() {
+            self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the table before `key` if it is large enough.
+    fn cut_if_full(&mut self, key: &[u8], table_size: u64) -> Result<()> {
+        let full = self.open.as_ref().is_some_and(|(_, builder)| {
+            builder.estimated_bytes() >= table_size || builder.should_finish()
+        });
+        if full { self.finish(Some(key)) } else { Ok(()) }
+    }
+
+    fn builder(&mut self) -> Result<&mut TableBuilder> {
+        if self.open.is_none() {
+            self.open = Some(self.create()?);
+        }
+        Ok(&mut self.open.as_mut().expect("created just now").1)
+    }
+
+    fn create(&self) -> Result<(u64, TableBuilder)> {
+        let engine = self.engine;
+        let number = match engine.manifest.lock().as_mut() {
+            Some(manifest) => manifest.take_number(),
+            None => return Err(Error::internal("a read-only database writes no tables")),
+        };
+        let name = files::table_name(number);
+        let file = engine
+            .env
+            .vfs
+            .create(&engine.layout.at(&name), 0)
+            .map_err(|error| Error::io("create", &name, error))?;
+        let identity = TableIdentity { db_uuid: engine.uuid, number, keyspace: self.keyspace };
+        let settings = &engine.settings;
+        let options = TableOptions {
+            block_bytes: settings.block_size,
+            // Level 0 is read and rewritten soon; compressing it costs more than it saves.
+            codec: if self.level == 0 { Codec::None } else { settings.compression },
+            filter_bits_per_key: settings.filter_bits,
+            hash_seed: engine.hash_seed,
+            salt: engine.env.random.next_u64(),
+            created_ms: engine.env.clock.wall_ms(),
+        };
+        Ok((number, TableBuilder::new(file, name, identity, options)))
+    }
+
+    /// Finishes the present table, which ends before `cut` (`None` = it is the last).
+    fn finish(&mut self, cut: Option<&[u8]>) -> Result<()> {
+        let share: Vec<_> = self
+            .fragments
+            .iter()
+            .filter_map(|fragment| fragment.clipped(&self.begins, cut))
+            .collect();
+        if !share.is_empty() {
+            let builder = self.builder()?;
+            for fragment in &share {
+                builder.add_range_tombstone(fragment)?;
+            }
+        }
+        self.begins = cut.unwrap_or_default().to_vec();
+        if let Some((number, builder)) = self.open.take() {
+            let finished = builder.finish();
+            if finished.is_err() {
+                self.remove(number);
+            }
+            self.done.push(StoredTable {
+                keyspace: self.keyspace,
+                level: u8::try_from(self.level).expect("seven levels"),
+                number,
+                summary: finished?,
+            });
+        }
+        Ok(())
+    }
+
+    fn remove_all(&mut self) {
+        let open = self.open.take().map(|(number, _)| number);
+        for number in self.done.iter().map(|table| table.number).chain(open) {
+            self.remove(number);
+        }
+    }
+
+    /// Removes a file that nothing names. Failing to is no error: the next open removes it.
+    fn remove(&self, number: u64) {
+        let _ = self.engine.env.vfs.remove(&self.engine.layout.at(files::table_name(number)));
+    }
+}

@@ -1,0 +1,80 @@
+//! A view of the whole database at one moment.
+
+use memtide_base::sync::Arc;
+use memtide_base::{Result, SeqNo, Slice};
+
+use crate::engine::Engine;
+use crate::iter::Iter;
+use crate::keyspace::Keyspace;
+use crate::range::{HalfOpen, KeyRange};
+use crate::read;
+
+/// All keyspaces as they were when the snapshot was taken, for as long as it lives. Cheap to take and to
+/// clone; pins no memory by itself, but keeps compaction from dropping what it sees.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    registered: Arc<Registered>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    engine: Arc<Engine>,
+    below: SeqNo,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.engine.snapshots.release(self.below);
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn take(engine: &Arc<Engine>) -> Self {
+        let below = engine.snapshots.take();
+        Self { registered: Arc::new(Registered { engine: Arc::clone(engine), below }) }
+    }
+
+    /// The snapshot sees every write with a number below this one.
+    #[must_use]
+    pub fn seqno(&self) -> SeqNo {
+        self.registered.below
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// A table could not be read, or the database is closed.
+    pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        let engine = &self.registered.engine;
+        engine.check_open()?;
+        keyspace.check_of(engine)?;
+        let view = keyspace.state().current();
+        read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), self.seqno())
+    }
+
+    /// All keys with their values, in key order.
+    #[must_use]
+    pub fn iter(&self, keyspace: &Keyspace) -> Iter {
+        self.range(keyspace, ..)
+    }
+
+    /// The keys of a range.
+    #[must_use]
+    pub fn range(&self, keyspace: &Keyspace, range: impl KeyRange) -> Iter {
+        self.over(keyspace, HalfOpen::of(&range))
+    }
+
+    /// The keys that start with `prefix`.
+    #[must_use]
+    pub fn prefix(&self, keyspace: &Keyspace, prefix: impl AsRef<[u8]>) -> Iter {
+        self.over(keyspace, HalfOpen::prefix(prefix.as_ref()))
+    }
+
+    fn over(&self, keyspace: &Keyspace, range: HalfOpen) -> Iter {
+        let engine = &self.registered.engine;
+        match keyspace.check_of(engine) {
+            Ok(()) => Iter::new(engine, keyspace.state(), range, Some(self.clone())),
+            Err(error) => Iter::failed(error),
+        }
+    }
+}

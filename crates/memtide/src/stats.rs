@@ -1,0 +1,119 @@
+//! Figures of an open database, as of one moment.
+
+use memtide_base::sync::atomic::Ordering;
+use memtide_base::{SeqNo, sync::Arc};
+use memtide_memtable::{MemtableType, Usage};
+
+use crate::engine::Engine;
+use crate::keyspace_state::KeyspaceState;
+use crate::version::LEVELS;
+use crate::write::Log;
+
+/// Figures of a database. Bytes unless a name says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Per keyspace, in the order of ids.
+    pub keyspaces: Vec<KeyspaceStats>,
+    /// The limit on `memory_used`.
+    pub memory_budget: u64,
+    /// Memtables, cache, open tables and upkeep together.
+    pub memory_used: u64,
+    /// Bytes of blocks in the cache.
+    pub cache_bytes: u64,
+    /// Reads of a block that the cache had.
+    pub cache_hits: u64,
+    /// Reads of a block that it had not.
+    pub cache_misses: u64,
+    /// Log on disk.
+    pub wal_bytes: u64,
+    /// Files of the log.
+    pub wal_segments: usize,
+    /// The current manifest.
+    pub manifest_bytes: u64,
+    /// Reads see every write below.
+    pub visible: SeqNo,
+    /// Every logged write below survives a power cut.
+    pub durable: SeqNo,
+    /// Flushes since the database was opened.
+    pub flushes: u64,
+    /// Compactions since the database was opened.
+    pub compactions: u64,
+}
+
+/// Figures of a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceStats {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+    /// Type of its next memtables.
+    pub memtable_type: MemtableType,
+    /// Where the bytes of the active memtable are.
+    pub active: Usage,
+    /// Entries in the active memtable, every version counted.
+    pub entries_active: u64,
+    /// Sealed memtables.
+    pub sealed: usize,
+    /// What they reserve.
+    pub sealed_bytes: u64,
+    /// Levels from 0 on.
+    pub levels: Vec<LevelStats>,
+    /// Tables in all levels.
+    pub tables: usize,
+    /// Their files.
+    pub table_bytes: u64,
+}
+
+/// Figures of a level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelStats {
+    /// Tables in it.
+    pub tables: usize,
+    /// Their files.
+    pub bytes: u64,
+}
+
+pub(crate) fn stats(engine: &Engine) -> Stats {
+    let cache = engine.tables.cache();
+    let (wal_bytes, wal_segments) = engine
+        .commit
+        .lock()
+        .as_ref()
+        .map_or((0, 0), |log: &Log| (log.bytes(), log.segment_count()));
+    Stats {
+        keyspaces: engine.all_keyspaces().iter().map(keyspace_stats).collect(),
+        memory_budget: engine.ledger.budget(),
+        memory_used: engine.ledger.total(),
+        cache_bytes: cache.bytes(),
+        cache_hits: cache.hits(),
+        cache_misses: cache.misses(),
+        wal_bytes,
+        wal_segments,
+        manifest_bytes: engine.manifest.lock().as_ref().map_or(0, |manifest| manifest.bytes()),
+        visible: engine.snapshots.visible(),
+        durable: engine.durable_seq(),
+        flushes: engine.tally.flushes.load(Ordering::Relaxed),
+        compactions: engine.tally.compactions.load(Ordering::Relaxed),
+    }
+}
+
+fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
+    let current = keyspace.current();
+    let level = |level| LevelStats {
+        tables: current.version.level(level).len(),
+        bytes: current.version.level_bytes(level),
+    };
+    KeyspaceStats {
+        name: keyspace.name.clone(),
+        id: keyspace.id,
+        memtable_type: keyspace.options().memtable_type,
+        active: current.active.usage(),
+        entries_active: current.active.entry_count(),
+        sealed: current.sealed.len(),
+        sealed_bytes: current.sealed_bytes(),
+        levels: (0..LEVELS).map(level).collect(),
+        tables: current.version.tables().count(),
+        table_bytes: current.version.tables().map(|table| table.size).sum(),
+    }
+}

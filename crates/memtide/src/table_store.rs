@@ -1,0 +1,84 @@
+//! Opens tables when they are first needed and closes those that were opened longest ago.
+//!
+//! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, so file
+//! descriptors and the memory of indexes and filters are bounded however many tables there are; a reader
+//! that holds a closed table keeps it until it is done.
+
+use std::collections::VecDeque;
+
+use memtide_base::ledger::Ledger;
+use memtide_base::sync::{Arc, Mutex, Weak};
+use memtide_base::{Error, Result};
+use memtide_env::Vfs;
+use memtide_storage::cache::BlockCache;
+use memtide_storage::table::{Table, TableIdentity};
+
+use crate::files::{self, Layout};
+use crate::version::TableMeta;
+
+const OPEN_TABLES_MAX: usize = 400;
+
+/// The open tables of a database.
+#[derive(Debug)]
+pub(crate) struct TableStore {
+    vfs: Arc<dyn Vfs>,
+    layout: Layout,
+    db_uuid: [u8; 16],
+    hash_seed: u64,
+    cache: Arc<BlockCache>,
+    ledger: Arc<Ledger>,
+    /// Oldest first.
+    opened: Mutex<VecDeque<Weak<TableMeta>>>,
+}
+
+impl TableStore {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        layout: Layout,
+        db_uuid: [u8; 16],
+        hash_seed: u64,
+        cache: Arc<BlockCache>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self { vfs, layout, db_uuid, hash_seed, cache, ledger, opened: Mutex::default() }
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<BlockCache> {
+        &self.cache
+    }
+
+    /// The table, opened if need be.
+    pub(crate) fn open(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
+        if let Some(open) = &*meta.open.read() {
+            return Ok(Arc::clone(open));
+        }
+        let mut slot = meta.open.write();
+        if let Some(open) = &*slot {
+            return Ok(Arc::clone(open));
+        }
+        let name = files::table_name(meta.number);
+        let file = self
+            .vfs
+            .open_read(&self.layout.at(&name))
+            .map_err(|error| Error::io("open", &name, error))?;
+        let identity =
+            TableIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
+        let (size, cache) = (meta.size, Arc::clone(&self.cache));
+        let table = Table::open(file, name, identity, size, self.hash_seed, cache, &self.ledger)?;
+        *slot = Some(Arc::clone(&table));
+        drop(slot);
+        self.note_opened(meta);
+        Ok(table)
+    }
+
+    fn note_opened(&self, meta: &Arc<TableMeta>) {
+        let closing = {
+            let mut opened = self.opened.lock();
+            opened.push_back(Arc::downgrade(meta));
+            (opened.len() > OPEN_TABLES_MAX).then(|| opened.pop_front()).flatten()
+        };
+        if let Some(oldest) = closing.and_then(|oldest| oldest.upgrade()) {
+            *oldest.open.write() = None;
+        }
+    }
+}

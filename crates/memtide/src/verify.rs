@@ -1,0 +1,118 @@
+//! Reads every byte of a closed database and reports all damage, not only the first.
+
+use std::path::{Path, PathBuf};
+
+use memtide_base::ledger::Ledger;
+use memtide_base::sync::Arc;
+use memtide_base::{Error, Result};
+use memtide_env::{Env, Vfs};
+use memtide_storage::cache::BlockCache;
+use memtide_storage::log::{LogReader, Opened, parse_wal_file_name};
+use memtide_storage::table::{Table, TableIdentity, verify_file};
+
+use crate::config::Config;
+use crate::files::{self, Layout, WAL_DIR};
+use crate::recovery::{self, OpenMode};
+use crate::version::{self, Graveyard, TableMeta};
+
+/// What a verification read and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Files that were read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Everything that is wrong.
+    pub damages: Vec<Damage>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, relative to the database.
+    pub file: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl VerifyReport {
+    fn note(&mut self, error: &Error) {
+        let damage = Damage {
+            file: error.file().unwrap_or(Path::new("?")).to_path_buf(),
+            offset: error.offset().unwrap_or_default(),
+            what: error.to_string(),
+        };
+        if !self.damages.contains(&damage) {
+            self.damages.push(damage);
+        }
+    }
+}
+
+/// Reads everything a database in `root` has: manifest, log, tables, every checksum, every order and count.
+///
+/// # Errors
+/// The database is open elsewhere, or there is none. Damage is no error here, it is in the report.
+pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
+    let mut report = VerifyReport::default();
+    // Opening read-only checks the chain of segments, file sizes, and replays the log.
+    match recovery::open(env, root, &Config::default(), OpenMode::ReadOnly) {
+        Ok((engine, _)) => {
+            *engine.lock.lock() = None;
+        }
+        Err(error) if error.is_corruption() => report.note(&error),
+        Err(error) => return Err(error),
+    }
+    let layout = Layout::new(root);
+    verify_log(&*env.vfs, &layout, &mut report);
+    let Ok(Some(number)) = version::read_current(&*env.vfs, &layout) else { return Ok(report) };
+    report.files += 2;
+    let graveyard = Arc::new(Graveyard::default());
+    match version::load(&*env.vfs, &layout, number, &graveyard) {
+        Err(error) => report.note(&error),
+        Ok((state, _)) => {
+            for table in state.keyspaces.values().flat_map(|keyspace| keyspace.version.tables()) {
+                let checked = verify_table(&*env.vfs, &layout, state.uuid, table);
+                report.files += 1;
+                report.bytes += table.size;
+                if let Err(error) = checked {
+                    report.note(&error);
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn verify_log(vfs: &dyn Vfs, layout: &Layout, report: &mut VerifyReport) {
+    let Ok(found) = vfs.list(&layout.at(WAL_DIR)) else { return };
+    for entry in found {
+        if let Some(base) = parse_wal_file_name(&entry.name) {
+            report.files += 1;
+            report.bytes += entry.len;
+            let name = files::wal_name(base);
+            if let Err(error) = read_segment(vfs, layout, &name) {
+                report.note(&error);
+            }
+        }
+    }
+}
+
+fn read_segment(vfs: &dyn Vfs, layout: &Layout, name: &Path) -> Result<()> {
+    if let Opened::Log(mut reader) = LogReader::open(vfs, &layout.at(name), name)? {
+        while reader.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+fn verify_table(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &TableMeta) -> Result<()> {
+    let name = files::table_name(meta.number);
+    let file = vfs.open_read(&layout.at(&name)).map_err(|error| {
+        Error::corruption("table", &name, 0, format!("it cannot be opened: {error}"))
+    })?;
+    verify_file(Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
+    let identity = TableIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
+    let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
+    Table::open(file, name, identity, meta.size, 0, cache, &ledger)?.verify()
+}

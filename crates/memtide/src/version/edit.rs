@@ -1,0 +1,390 @@
+//! Edits: the atomic changes that a manifest is a list of, and their bytes.
+//!
+//! ```text
+//! edit    chain u64 | change ... | zeros up to a multiple of 8
+//! change  tag u16 | len u32 | body of `len` bytes
+//! ```
+//!
+//! `chain` is XXH3-64 of the edit before it (0 for the first), so an edit that was lost or exchanged is
+//! noticed although each record is checksummed alone. Tag 0 ends an edit. A tag with bit 15 set may be
+//! skipped by a reader that does not know it; any other unknown tag refuses the manifest. Integers in
+//! bodies are little-endian or LEB128 (`var`); the bodies are in `docs/format/manifest.md`.
+
+use memtide_base::{SeqNo, Upper, varint};
+use memtide_memtable::MemtableType;
+use memtide_storage::table::TableSummary;
+
+use crate::config::KeyspaceOptions;
+
+const IGNORABLE: u16 = 1 << 15;
+const CHAIN_LEN: usize = 8;
+
+/// A table as the manifest has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredTable {
+    pub(crate) keyspace: u32,
+    pub(crate) level: u8,
+    pub(crate) number: u64,
+    pub(crate) summary: TableSummary,
+}
+
+/// Where the log of a cleanly closed database ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClosedWal {
+    /// Base of the last segment.
+    pub(crate) base: u64,
+    /// LSN behind the last record that counts.
+    pub(crate) end: u64,
+}
+
+/// One change. Several in one [`Edit`] take effect together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// First in every manifest: who this database is, and the seed of its key hashes.
+    Database { uuid: [u8; 16], hash_seed: u64 },
+    /// A new keyspace.
+    KeyspaceAdd { id: u32, name: String, options: KeyspaceOptions },
+    /// Other options for a keyspace.
+    KeyspaceOptions { id: u32, options: KeyspaceOptions },
+    /// A new table.
+    TableAdd(StoredTable),
+    /// A table that is no longer part of the tree.
+    TableDrop { keyspace: u32, number: u64 },
+    /// Every write of the keyspace below this number is in tables.
+    FlushedTo { keyspace: u32, seq: SeqNo },
+    /// Log before this LSN is not needed.
+    WalStart { lsn: u64 },
+    /// The number of the next file; those below are taken.
+    NextFile { number: u64 },
+    /// Sequence numbers below this one are taken.
+    SeqHigh { seq: SeqNo },
+    /// The next keyspace id; those below are taken.
+    NextKeyspace { id: u32 },
+    /// The database was closed in order. Void as soon as another change follows.
+    Closed(ClosedWal),
+}
+
+/// Changes that take effect together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Edit {
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Edit {
+    pub(crate) fn new(changes: Vec<Change>) -> Self {
+        Self { changes }
+    }
+
+    /// The bytes, padded to a multiple of eight.
+    pub(crate) fn encode(&self, chain: u64) -> Vec<u8> {
+        let mut out = chain.to_le_bytes().to_vec();
+        for change in &self.changes {
+            let mut body = Vec::new();
+            let tag = change.encode(&mut body);
+            out.extend_from_slice(&tag.to_le_bytes());
+            let len = u32::try_from(body.len()).expect("a change is far below 4 GiB");
+            out.extend_from_slice(&len.to_le_bytes());
+            out.extend_from_slice(&body);
+        }
+        out.resize(out.len().next_multiple_of(8), 0);
+        out
+    }
+
+    /// Reads an edit that follows one with this `chain`, or says what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8], chain: u64) -> Result<Self, String> {
+        let (stored, mut rest) =
+            bytes.split_first_chunk::<CHAIN_LEN>().ok_or("an edit without its chain")?;
+        let stored = u64::from_le_bytes(*stored);
+        if stored != chain {
+            return Err(format!("it follows edit {stored:#018x}, the one before is {chain:#018x}"));
+        }
+        let mut changes = Vec::new();
+        while rest.iter().any(|&byte| byte != 0) {
+            let mut head = Body(rest);
+            let tag = head.u16()?;
+            let len = head.u32()? as usize;
+            let (body, after) =
+                head.0.split_at_checked(len).ok_or_else(|| format!("change {tag} is cut off"))?;
+            rest = after;
+            match Change::decode(tag, body)? {
+                Some(change) => changes.push(change),
+                None if tag & IGNORABLE != 0 => {}
+                None => return Err(format!("change {tag} is unknown to this version")),
+            }
+        }
+        Ok(Self { changes })
+    }
+}
+
+impl Change {
+    fn encode(&self, out: &mut Vec<u8>) -> u16 {
+        let var = |out: &mut Vec<u8>, value: u64| varint::write_u64(out, value);
+        match self {
+            Self::Database { uuid, hash_seed } => {
+                out.extend_from_slice(uuid);
+                out.extend_from_slice(&hash_seed.to_le_bytes());
+                1
+            }
+            Self::KeyspaceAdd { id, name, options } => {
+                var(out, u64::from(*id));
+                write_bytes(out, name.as_bytes());
+                write_options(out, options);
+                2
+            }
+            Self::KeyspaceOptions { id, options } => {
+                var(out, u64::from(*id));
+                write_options(out, options);
+                4
+            }
+            Self::TableAdd(table) => {
+                write_table(out, table);
+                5
+            }
+            Self::TableDrop { keyspace, number } => {
+                var(out, u64::from(*keyspace));
+                var(out, *number);
+                6
+            }
+            Self::FlushedTo { keyspace, seq } => {
+                var(out, u64::from(*keyspace));
+                var(out, *seq);
+                7
+            }
+            Self::WalStart { lsn } => single(out, *lsn, 8),
+            Self::NextFile { number } => single(out, *number, 9),
+            Self::SeqHigh { seq } => single(out, *seq, 10),
+            Self::NextKeyspace { id } => single(out, u64::from(*id), 11),
+            Self::Closed(ClosedWal { base, end }) => {
+                var(out, *base);
+                var(out, *end);
+                12
+            }
+        }
+    }
+
+    /// `None` for an unknown tag.
+    fn decode(tag: u16, body: &[u8]) -> Result<Option<Self>, String> {
+        let mut body = Body(body);
+        let change = match tag {
+            1 => Self::Database {
+                uuid: *body.chunk()?,
+                hash_seed: u64::from_le_bytes(*body.chunk()?),
+            },
+            2 => Self::KeyspaceAdd {
+                id: body.var32()?,
+                name: String::from_utf8(body.bytes()?.to_vec())
+                    .map_err(|_| "a keyspace name is not UTF-8")?,
+                options: body.options()?,
+            },
+            4 => Self::KeyspaceOptions { id: body.var32()?, options: body.options()? },
+            5 => Self::TableAdd(body.table()?),
+            6 => Self::TableDrop { keyspace: body.var32()?, number: body.var()? },
+            7 => Self::FlushedTo { keyspace: body.var32()?, seq: body.var()? },
+            8 => Self::WalStart { lsn: body.var()? },
+            9 => Self::NextFile { number: body.var()? },
+            10 => Self::SeqHigh { seq: body.var()? },
+            11 => Self::NextKeyspace { id: body.var32()? },
+            12 => Self::Closed(ClosedWal { base: body.var()?, end: body.var()? }),
+            _ => return Ok(None),
+        };
+        if !body.0.is_empty() {
+            return Err(format!("change {tag} has {} bytes too many", body.0.len()));
+        }
+        Ok(Some(change))
+    }
+}
+
+fn single(out: &mut Vec<u8>, value: u64, tag: u16) -> u16 {
+    varint::write_u64(out, value);
+    tag
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    varint::write_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn write_options(out: &mut Vec<u8>, options: &KeyspaceOptions) {
+    write_bytes(out, options.memtable_type.name().as_bytes());
+    varint::write_u64(out, options.max_memtable_size);
+    out.push(u8::from(options.logged));
+}
+
+fn write_table(out: &mut Vec<u8>, table: &StoredTable) {
+    let summary = &table.summary;
+    varint::write_u64(out, table.keyspace.into());
+    out.push(table.level);
+    out.extend_from_slice(&summary.checksum.to_le_bytes());
+    for number in [
+        table.number,
+        summary.size,
+        summary.rows,
+        summary.deletes,
+        summary.range_deletes,
+        summary.seq_min,
+        summary.seq_max,
+        summary.raw_bytes,
+    ] {
+        varint::write_u64(out, number);
+    }
+    write_bytes(out, &summary.smallest);
+    let (kind, end): (u8, &[u8]) = match &summary.largest {
+        Upper::Included(last) => (0, last),
+        Upper::Excluded(end) => (1, end),
+        Upper::Unbounded => (2, &[]),
+    };
+    out.push(kind);
+    write_bytes(out, end);
+}
+
+/// The rest of a body being read.
+struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], String> {
+        let (chunk, rest) = self.0.split_first_chunk().ok_or("a change is too short")?;
+        self.0 = rest;
+        Ok(chunk)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        self.chunk::<1>().map(|[byte]| *byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, String> {
+        self.chunk().map(|chunk| u16::from_le_bytes(*chunk))
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.chunk().map(|chunk| u32::from_le_bytes(*chunk))
+    }
+
+    fn var(&mut self) -> Result<u64, String> {
+        varint::read_u64(&mut self.0).ok_or_else(|| "a number is cut off".to_owned())
+    }
+
+    fn var32(&mut self) -> Result<u32, String> {
+        u32::try_from(self.var()?).map_err(|_| "a number is above 32 bits".to_owned())
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], String> {
+        let len = usize::try_from(self.var()?).map_err(|error| error.to_string())?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or("bytes are cut off")?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn options(&mut self) -> Result<KeyspaceOptions, String> {
+        let name = String::from_utf8_lossy(self.bytes()?);
+        let memtable_type = name.parse::<MemtableType>().map_err(|error| error.to_string())?;
+        let max_memtable_size = self.var()?;
+        let logged = match self.byte()? {
+            0 => false,
+            1 => true,
+            other => return Err(format!("{other} is no truth value")),
+        };
+        Ok(KeyspaceOptions { memtable_type, max_memtable_size, logged })
+    }
+
+    fn table(&mut self) -> Result<StoredTable, String> {
+        let (keyspace, level) = (self.var32()?, self.byte()?);
+        let checksum = u128::from_le_bytes(*self.chunk()?);
+        let number = self.var()?;
+        let summary = TableSummary {
+            size: self.var()?,
+            checksum,
+            rows: self.var()?,
+            deletes: self.var()?,
+            range_deletes: self.var()?,
+            seq_min: self.var()?,
+            seq_max: self.var()?,
+            raw_bytes: self.var()?,
+            smallest: self.bytes()?.to_vec(),
+            largest: {
+                let kind = self.byte()?;
+                let end = self.bytes()?.to_vec();
+                match kind {
+                    0 => Upper::Included(end),
+                    1 => Upper::Excluded(end),
+                    2 => Upper::Unbounded,
+                    other => return Err(format!("{other} is no kind of upper bound")),
+                }
+            },
+        };
+        Ok(StoredTable { keyspace, level, number, summary })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Edit {
+        let options = KeyspaceOptions {
+            memtable_type: MemtableType::Trie,
+            max_memtable_size: 1 << 20,
+            logged: false,
+        };
+        let summary = TableSummary {
+            size: 4711,
+            checksum: u128::MAX / 3,
+            rows: 9,
+            deletes: 2,
+            range_deletes: 1,
+            smallest: b"a".to_vec(),
+            largest: Upper::Excluded(b"z\xFF".to_vec()),
+            seq_min: 4096,
+            seq_max: u64::MAX,
+            raw_bytes: 12,
+        };
+        Edit::new(vec![
+            Change::Database { uuid: [7; 16], hash_seed: 99 },
+            Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },
+            Change::KeyspaceOptions { id: 3, options },
+            Change::TableAdd(StoredTable { keyspace: 3, level: 6, number: 12, summary }),
+            Change::TableDrop { keyspace: 3, number: 11 },
+            Change::FlushedTo { keyspace: 3, seq: 70_000 },
+            Change::WalStart { lsn: 4096 },
+            Change::NextFile { number: 13 },
+            Change::SeqHigh { seq: 1 << 40 },
+            Change::NextKeyspace { id: 4 },
+            Change::Closed(ClosedWal { base: 0, end: 8192 }),
+        ])
+    }
+
+    #[test]
+    fn every_change_reads_back() {
+        let edit = sample();
+        let bytes = edit.encode(17);
+        assert_eq!(bytes.len() % 8, 0);
+        assert_eq!(Edit::decode(&bytes, 17), Ok(edit));
+        assert!(Edit::decode(&bytes, 18).is_err(), "another edit came before");
+    }
+
+    #[test]
+    fn unknown_changes_are_refused_unless_they_may_be_skipped() {
+        let change =
+            |tag: u16| [&[0; 8][..], &tag.to_le_bytes(), &1_u32.to_le_bytes(), &[9]].concat();
+        assert!(Edit::decode(&change(999), 0).is_err());
+        assert_eq!(Edit::decode(&change(999 | IGNORABLE), 0), Ok(Edit::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_an_error_and_never_a_panic(
+            noise: Vec<u8>,
+            cut in 0..400_usize,
+            at in 0..400_usize,
+            xor: u8,
+        ) {
+            let _ = Edit::decode(&noise, 0);
+            let mut bytes = sample().encode(0);
+            bytes.truncate(cut);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= xor;
+            }
+            let _ = Edit::decode(&bytes, 0);
+        }
+    }
+}

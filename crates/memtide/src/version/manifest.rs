@@ -1,0 +1,414 @@
+//! The manifest: the list of edits that says what the database is, and `CURRENT`, which names it.
+//!
+//! ```text
+//! MANIFEST-{number:016x}   log header | snapshot edit | edit | edit | ...
+//! CURRENT                  memtide 1\n MANIFEST-{number:016x}\n xxh3 {of the two lines:016x}\n
+//! ```
+//!
+//! Every edit is one record and one sync, about 200 bytes, however many tables there are. Opening writes a
+//! new manifest with a snapshot of the state, and so does growing past four snapshots (1 MiB at least).
+//!
+//! # Order (each step durable before the next)
+//! new manifest's bytes → its name → `CURRENT.tmp`'s bytes → rename to `CURRENT` → the rename.
+//!
+//! After a failed append or sync nothing more is written to that file and nothing the edit adds or drops is
+//! removed; a manifest that failed stays failed until the database is opened again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use memtide_base::checksum::xxh3_64;
+use memtide_base::sync::Arc;
+use memtide_base::{Error, ErrorKind, Result, SeqNo};
+use memtide_env::{Env, Vfs};
+use memtide_storage::log::{
+    LogHeader, LogKind, LogReader, LogWriter, Opened, RecordKind, parse_manifest_file_name,
+};
+
+use super::edit::{Change, ClosedWal, Edit, StoredTable};
+use super::table_meta::{Graveyard, TableMeta};
+use super::{LEVELS, Version};
+use crate::config::KeyspaceOptions;
+use crate::files::{self, CURRENT, CURRENT_NEW, Layout};
+
+const CURRENT_FORMAT: &str = "memtide 1";
+const ROLL_BYTES_MIN: u64 = 1 << 20;
+const ROLL_SNAPSHOTS: u64 = 4;
+
+/// A keyspace as the manifest has it.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyspaceRecord {
+    pub(crate) name: String,
+    pub(crate) options: KeyspaceOptions,
+    /// Writes below are in tables.
+    pub(crate) flushed_to: SeqNo,
+    pub(crate) version: Arc<Version>,
+}
+
+/// What all edits together say.
+#[derive(Clone, Debug)]
+pub(crate) struct ManifestState {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) hash_seed: u64,
+    pub(crate) keyspaces: BTreeMap<u32, KeyspaceRecord>,
+    pub(crate) wal_start: u64,
+    pub(crate) next_file: u64,
+    pub(crate) seq_high: SeqNo,
+    pub(crate) next_keyspace: u32,
+    pub(crate) closed: Option<ClosedWal>,
+    graveyard: Arc<Graveyard>,
+}
+
+impl ManifestState {
+    pub(crate) fn new(uuid: [u8; 16], hash_seed: u64, graveyard: &Arc<Graveyard>) -> Self {
+        Self {
+            uuid,
+            hash_seed,
+            keyspaces: BTreeMap::new(),
+            wal_start: 0,
+            next_file: 1,
+            seq_high: 0,
+            next_keyspace: 0,
+            closed: None,
+            graveyard: Arc::clone(graveyard),
+        }
+    }
+
+    /// The edit that makes an empty state this one.
+    fn snapshot(&self) -> Edit {
+        let mut changes = vec![
+            Change::Database { uuid: self.uuid, hash_seed: self.hash_seed },
+            Change::NextFile { number: self.next_file },
+            Change::NextKeyspace { id: self.next_keyspace },
+            Change::WalStart { lsn: self.wal_start },
+            Change::SeqHigh { seq: self.seq_high },
+        ];
+        for (&id, keyspace) in &self.keyspaces {
+            let (name, options) = (keyspace.name.clone(), keyspace.options);
+            changes.push(Change::KeyspaceAdd { id, name, options });
+            changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
+            for level in 0..LEVELS {
+                // Level 0 is listed newest first; the order is found again from sequence numbers.
+                for table in keyspace.version.level(level) {
+                    changes.push(Change::TableAdd(table.stored(level)));
+                }
+            }
+        }
+        Edit::new(changes)
+    }
+
+    /// Applies an edit; returns the tables that are no longer part of any version, or what is wrong.
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<Vec<Arc<TableMeta>>, String> {
+        let mut dropped: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let mut added: BTreeMap<u32, Vec<&StoredTable>> = BTreeMap::new();
+        self.closed = None;
+        for change in &edit.changes {
+            match change {
+                Change::TableAdd(table) => added.entry(table.keyspace).or_default().push(table),
+                Change::TableDrop { keyspace, number } => {
+                    dropped.entry(*keyspace).or_default().push(*number);
+                }
+                other => self.apply_small(other)?,
+            }
+        }
+        let mut retired = Vec::new();
+        let touched: Vec<u32> = dropped.keys().chain(added.keys()).copied().collect();
+        for id in touched {
+            let drops = dropped.remove(&id).unwrap_or_default();
+            let adds = added.remove(&id).unwrap_or_default();
+            retired.extend(self.apply_tables(id, &drops, &adds)?);
+        }
+        Ok(retired)
+    }
+
+    fn apply_small(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::Database { uuid, hash_seed } => {
+                (self.uuid, self.hash_seed) = (*uuid, *hash_seed);
+            }
+            Change::KeyspaceAdd { id, name, options } => {
+                super::check_keyspace_name(name)?;
+                let record = KeyspaceRecord {
+                    name: name.clone(),
+                    options: *options,
+                    flushed_to: 0,
+                    version: Arc::new(Version::empty()),
+                };
+                if self.keyspaces.insert(*id, record).is_some() {
+                    return Err(format!("keyspace {id} is added twice"));
+                }
+                self.next_keyspace = self.next_keyspace.max(id.saturating_add(1));
+            }
+            Change::KeyspaceOptions { id, options } => self.keyspace(*id)?.options = *options,
+            Change::FlushedTo { keyspace, seq } => self.keyspace(*keyspace)?.flushed_to = *seq,
+            Change::WalStart { lsn } => self.wal_start = *lsn,
+            Change::NextFile { number } => self.next_file = *number,
+            Change::SeqHigh { seq } => self.seq_high = *seq,
+            Change::NextKeyspace { id } => self.next_keyspace = *id,
+            Change::Closed(closed) => self.closed = Some(*closed),
+            Change::TableAdd(_) | Change::TableDrop { .. } => unreachable!("gathered by `apply`"),
+        }
+        Ok(())
+    }
+
+    fn apply_tables(
+        &mut self,
+        id: u32,
+        drops: &[u64],
+        adds: &[&StoredTable],
+    ) -> Result<Vec<Arc<TableMeta>>, String> {
+        let graveyard = Arc::clone(&self.graveyard);
+        let keyspace = self.keyspace(id)?;
+        let leaving: Vec<_> = keyspace
+            .version
+            .tables()
+            .filter(|table| drops.contains(&table.number))
+            .cloned()
+            .collect();
+        let mut added = Vec::with_capacity(adds.len());
+        for stored in adds {
+            // A table that moves between levels stays the same object: its file is in use.
+            let moved = leaving.iter().find(|table| table.number == stored.number);
+            let table = moved.cloned().unwrap_or_else(|| {
+                let summary = stored.summary.clone();
+                Arc::new(TableMeta::new(stored.number, stored.keyspace, summary, &graveyard))
+            });
+            added.push((usize::from(stored.level), table));
+        }
+        keyspace.version = Arc::new(keyspace.version.with(drops, &added)?);
+        let stays = |table: &TableMeta| adds.iter().any(|stored| stored.number == table.number);
+        Ok(leaving.into_iter().filter(|table| !stays(table)).collect())
+    }
+
+    fn keyspace(&mut self, id: u32) -> Result<&mut KeyspaceRecord, String> {
+        self.keyspaces.get_mut(&id).ok_or_else(|| format!("there is no keyspace {id}"))
+    }
+}
+
+/// The manifest being written, and the state it describes.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    env: Env,
+    layout: Layout,
+    writer: LogWriter,
+    number: u64,
+    chain: u64,
+    snapshot_bytes: u64,
+    state: ManifestState,
+    /// Set by the first failure; nothing is written after it.
+    failed: bool,
+}
+
+impl Manifest {
+    /// Writes a new manifest with a snapshot of `state` and makes it current.
+    pub(crate) fn create(env: &Env, layout: &Layout, mut state: ManifestState) -> Result<Self> {
+        let number = state.next_file;
+        state.next_file += 1;
+        state.closed = None;
+        let name = files::manifest_name(number);
+        let header = LogHeader {
+            kind: LogKind::Manifest,
+            db_uuid: state.uuid,
+            salt: env.random.next_u64(),
+            base: 0,
+            segment_bytes: 0,
+            prev_salt: 0,
+            prev_end: 0,
+            created_ms: env.clock.wall_ms(),
+            required_features: 0,
+            minor: 0,
+        };
+        let mut writer = LogWriter::create(&*env.vfs, &layout.at(&name), &name, header, 0)?;
+        let snapshot = state.snapshot().encode(0);
+        writer.append(RecordKind::Meta, 0, &snapshot, 0)?;
+        writer.sync()?;
+        layout.sync_dir(&*env.vfs, "")?;
+        write_current(&*env.vfs, layout, &name)?;
+        let mut manifest = Self {
+            env: env.clone(),
+            layout: layout.clone(),
+            writer,
+            number,
+            chain: xxh3_64(0, &snapshot),
+            snapshot_bytes: snapshot.len() as u64,
+            state,
+            failed: false,
+        };
+        manifest.mark()?;
+        Ok(manifest)
+    }
+
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// The name of the file that is current.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the current file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.writer.position()
+    }
+
+    /// A number for a new file. It counts as taken once an edit that names it, or any later one, is
+    /// durable; what a crash leaves under it is removed at the next open.
+    pub(crate) fn take_number(&mut self) -> u64 {
+        let number = self.state.next_file;
+        self.state.next_file += 1;
+        number
+    }
+
+    /// Makes an edit durable and applies it. Returns the tables that no version names any more.
+    ///
+    /// # Errors
+    /// The edit may or may not be in the manifest after a crash; no further edit is accepted.
+    pub(crate) fn append(&mut self, mut edit: Edit) -> Result<Vec<Arc<TableMeta>>> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::ReadOnly, "the manifest failed before")
+                .with_hint("open the database again"));
+        }
+        edit.changes.push(Change::NextFile { number: self.state.next_file });
+        let mut next = self.state.clone();
+        let retired = next.apply(&edit).map_err(Error::internal)?;
+        self.failed = true;
+        let bytes = edit.encode(self.chain);
+        let durable = self.writer.position();
+        self.writer.append(RecordKind::Meta, 0, &bytes, durable)?;
+        self.writer.sync()?;
+        self.mark()?;
+        self.failed = false;
+        self.chain = xxh3_64(0, &bytes);
+        self.state = next;
+        retired.iter().for_each(|table| table.retire());
+        if self.writer.position() > ROLL_BYTES_MIN.max(ROLL_SNAPSHOTS * self.snapshot_bytes) {
+            self.roll()?;
+        }
+        Ok(retired)
+    }
+
+    /// Goes on in a new file that begins with the present state.
+    fn roll(&mut self) -> Result<()> {
+        self.failed = true;
+        let closed = self.state.closed;
+        let old = files::manifest_name(self.number);
+        let mut fresh = Self::create(&self.env, &self.layout, self.state.clone())?;
+        fresh.state.closed = closed;
+        *self = fresh;
+        let path = self.layout.at(&old);
+        self.env.vfs.remove(&path).map_err(|error| Error::io("remove", &old, error))
+    }
+
+    /// Says in the file that everything before was synced, so that damage there is not taken for a torn
+    /// end. The mark itself need not be durable.
+    fn mark(&mut self) -> Result<()> {
+        let position = self.writer.position();
+        self.writer.append(RecordKind::Skip, 0, &[], position).map(drop)
+    }
+}
+
+impl TableMeta {
+    /// What the manifest says of this table in `level`.
+    pub(crate) fn stored(&self, level: usize) -> StoredTable {
+        StoredTable {
+            keyspace: self.keyspace,
+            level: u8::try_from(level).expect("seven levels"),
+            number: self.number,
+            summary: self.summary(),
+        }
+    }
+}
+
+/// What `CURRENT` names: `None` if there is no such file.
+pub(crate) fn read_current(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<u64>> {
+    let file = match vfs.open_read(&layout.at(CURRENT)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", CURRENT, error)),
+    };
+    let damaged = |detail: &str| Error::corruption("name of the manifest", CURRENT, 0, detail);
+    let len = file.len().map_err(|error| Error::io("read", CURRENT, error))?;
+    if len > 128 {
+        return Err(damaged("it is longer than such a file can be"));
+    }
+    let mut text = vec![0; usize::try_from(len).expect("at most 128")];
+    file.read_exact_at(&mut text, 0).map_err(|error| Error::io("read", CURRENT, error))?;
+    let text = str::from_utf8(&text).map_err(|_| damaged("it is not text"))?;
+    let name = text.lines().nth(1).ok_or_else(|| damaged("it has no second line"))?;
+    if !text.starts_with(CURRENT_FORMAT) && text.starts_with("memtide ") {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "CURRENT has a newer format than this version",
+        )
+        .with_hint("open the database with a newer memtide"));
+    }
+    if current_text(name) != text {
+        return Err(damaged("its checksum does not match"));
+    }
+    parse_manifest_file_name(Path::new(name))
+        .map(Some)
+        .ok_or_else(|| damaged("it names no manifest"))
+}
+
+fn write_current(vfs: &dyn Vfs, layout: &Layout, manifest: &Path) -> Result<()> {
+    let text = current_text(&manifest.display().to_string());
+    let (new, current) = (layout.at(CURRENT_NEW), layout.at(CURRENT));
+    match vfs.remove(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", CURRENT_NEW, error));
+        }
+        _ => {}
+    }
+    let file = vfs.create(&new, 0).map_err(|error| Error::io("create", CURRENT_NEW, error))?;
+    file.write_at(text.as_bytes(), 0).map_err(|error| Error::io("write", CURRENT_NEW, error))?;
+    file.sync().map_err(|error| Error::io("sync", CURRENT_NEW, error))?;
+    vfs.rename(&new, &current).map_err(|error| Error::io("replace", CURRENT, error))?;
+    layout.sync_dir(vfs, "")
+}
+
+fn current_text(manifest: &str) -> String {
+    let lines = format!("{CURRENT_FORMAT}\n{manifest}\n");
+    let checksum = xxh3_64(0, lines.as_bytes());
+    format!("{lines}xxh3 {checksum:016x}\n")
+}
+
+/// Reads the manifest that is current. Returns the state and the torn bytes behind it.
+pub(crate) fn load(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    number: u64,
+    graveyard: &Arc<Graveyard>,
+) -> Result<(ManifestState, u64)> {
+    let name = files::manifest_name(number);
+    let mut reader = match LogReader::open(vfs, &layout.at(&name), &name)? {
+        Opened::Log(reader) => reader,
+        Opened::Torn { .. } => {
+            return Err(Error::corruption("manifest header", &name, 0, "it never became whole"));
+        }
+    };
+    if reader.header().kind != LogKind::Manifest {
+        return Err(Error::corruption("manifest header", &name, 0, "it is another kind of log"));
+    }
+    let uuid = reader.header().db_uuid;
+    let mut state = ManifestState::new(uuid, 0, graveyard);
+    let (mut chain, mut edits) = (0, 0_u64);
+    while let Some(record) = reader.next()? {
+        if record.kind != RecordKind::Meta {
+            continue;
+        }
+        let wrong = |detail: String| Error::corruption("manifest edit", &name, record.lsn, detail);
+        let edit = Edit::decode(record.payload, chain).map_err(wrong)?;
+        state.apply(&edit).map_err(wrong)?;
+        if state.uuid != uuid {
+            return Err(wrong("it belongs to another database".to_owned()));
+        }
+        chain = xxh3_64(0, record.payload);
+        edits += 1;
+    }
+    let torn = reader.end().map_or(0, |end| end.torn_bytes);
+    if edits == 0 {
+        return Err(Error::corruption("manifest", &name, 4096, "it has no edit"));
+    }
+    Ok((state, torn))
+}

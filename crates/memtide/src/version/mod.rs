@@ -1,0 +1,201 @@
+//! The shape of a keyspace's tree on disk: which tables, in which level, and nothing about how they got
+//! there.
+//!
+//! A [`Version`] is immutable. Level 0 holds *runs by age*, newest first, one table each, whose key ranges
+//! may overlap; every deeper level is one run: tables in key order, disjoint. Data in a smaller level is
+//! newer than data of the same key in a larger one.
+
+mod edit;
+mod manifest;
+mod table_meta;
+
+use memtide_base::sync::Arc;
+use memtide_base::{RangeTombstone, Upper};
+
+pub(crate) use edit::{Change, ClosedWal, Edit, StoredTable};
+pub(crate) use manifest::{Manifest, ManifestState, load, read_current};
+pub(crate) use table_meta::{Graveyard, TableMeta};
+
+/// Levels of a tree. Level 6 of the defaults holds 6.4 TiB.
+pub(crate) const LEVELS: usize = 7;
+
+/// The tables of one keyspace at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    /// `levels[0]` newest first; deeper levels in key order.
+    levels: Vec<Arc<[Arc<TableMeta>]>>,
+}
+
+impl Version {
+    pub(crate) fn empty() -> Self {
+        Self { levels: vec![Arc::from([]); LEVELS] }
+    }
+
+    pub(crate) fn level(&self, level: usize) -> &[Arc<TableMeta>] {
+        &self.levels[level]
+    }
+
+    /// A level's tables, to keep.
+    pub(crate) fn shared_level(&self, level: usize) -> Arc<[Arc<TableMeta>]> {
+        Arc::clone(&self.levels[level])
+    }
+
+    /// Every table, newest level first.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
+        self.levels.iter().flat_map(|level| level.iter())
+    }
+
+    pub(crate) fn level_bytes(&self, level: usize) -> u64 {
+        self.levels[level].iter().map(|table| table.size).sum()
+    }
+
+    /// The one table of a level below 0 whose bounds hold `key`.
+    pub(crate) fn table_over(&self, level: usize, key: &[u8]) -> Option<&Arc<TableMeta>> {
+        let tables = &self.levels[level];
+        let after = tables.partition_point(|table| table.smallest.as_slice() <= key);
+        tables.get(after.checked_sub(1)?).filter(|table| table.largest.admits(key))
+    }
+
+    /// The tables of a level whose bounds overlap `[from, to]`, in the level's order.
+    pub(crate) fn overlapping<'v>(
+        &'v self,
+        level: usize,
+        from: &'v [u8],
+        to: &'v Upper,
+    ) -> impl Iterator<Item = &'v Arc<TableMeta>> {
+        self.levels[level].iter().filter(move |table| table.overlaps(from, to))
+    }
+
+    /// Whether a table at `from` or deeper, other than those `excluded`, may hold `key`.
+    pub(crate) fn may_hold(
+        &self,
+        from: usize,
+        key: &[u8],
+        excluded: &dyn Fn(&TableMeta) -> bool,
+    ) -> bool {
+        let upper = Upper::Included(key.to_vec());
+        self.may_overlap(from, key, &upper, excluded)
+    }
+
+    /// Whether a table at `from` or deeper, other than those `excluded`, overlaps a range tombstone.
+    pub(crate) fn may_hold_under(
+        &self,
+        from: usize,
+        tombstone: &RangeTombstone,
+        excluded: &dyn Fn(&TableMeta) -> bool,
+    ) -> bool {
+        self.may_overlap(from, &tombstone.start, &tombstone.upper(), excluded)
+    }
+
+    fn may_overlap(
+        &self,
+        from: usize,
+        start: &[u8],
+        end: &Upper,
+        excluded: &dyn Fn(&TableMeta) -> bool,
+    ) -> bool {
+        (from..LEVELS)
+            .any(|level| self.overlapping(level, start, end).any(|table| !excluded(table)))
+    }
+
+    /// This version without `dropped` and with `added`, or what is wrong with the result.
+    pub(crate) fn with(
+        &self,
+        dropped: &[u64],
+        added: &[(usize, Arc<TableMeta>)],
+    ) -> Result<Self, String> {
+        let mut levels: Vec<Vec<Arc<TableMeta>>> =
+            self.levels.iter().map(|level| level.to_vec()).collect();
+        for number in dropped {
+            let mut found = false;
+            for level in &mut levels {
+                let before = level.len();
+                level.retain(|table| table.number != *number);
+                found |= level.len() != before;
+            }
+            if !found {
+                return Err(format!("table {number} is dropped but not there"));
+            }
+        }
+        for (level, table) in added {
+            let tables =
+                levels.get_mut(*level).ok_or_else(|| format!("there is no level {level}"))?;
+            if *level == 0 {
+                // Newest first; the youngest run has the largest sequence numbers.
+                let at = tables.partition_point(|other| other.seq_max > table.seq_max);
+                tables.insert(at, Arc::clone(table));
+            } else {
+                let at = tables.partition_point(|other| other.smallest < table.smallest);
+                tables.insert(at, Arc::clone(table));
+            }
+        }
+        let version = Self { levels: levels.into_iter().map(Arc::from).collect() };
+        version.check()?;
+        Ok(version)
+    }
+
+    /// What is wrong with the shape: numbers twice, bounds inverted, a level below 0 that overlaps itself.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut numbers: Vec<_> = self.tables().map(|table| table.number).collect();
+        numbers.sort_unstable();
+        if let Some(twice) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("table {} is there twice", twice[0]));
+        }
+        for table in self.tables() {
+            let inverted = match &table.largest {
+                Upper::Included(last) => *last < table.smallest,
+                Upper::Excluded(end) => *end <= table.smallest,
+                Upper::Unbounded => false,
+            };
+            if inverted {
+                return Err(format!("table {} ends before it begins", table.number));
+            }
+        }
+        for level in 1..LEVELS {
+            for pair in self.levels[level].windows(2) {
+                if pair[0].largest.admits(&pair[1].smallest) || pair[0].smallest >= pair[1].smallest
+                {
+                    let (a, b) = (pair[0].number, pair[1].number);
+                    return Err(format!("tables {a} and {b} of level {level} overlap"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a keyspace may have this name: 1 to 255 bytes of UTF-8 without control characters.
+pub(crate) fn check_keyspace_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(format!("a keyspace name has 1 to 255 bytes, this has {}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("a keyspace name has no control characters: {name:?}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn table(number: u64, smallest: &str, largest: &str) -> Arc<TableMeta> {
+        let largest = Upper::Included(largest.as_bytes().to_vec());
+        Arc::new(TableMeta::for_tests(number, smallest.as_bytes(), largest))
+    }
+
+    #[test]
+    fn edits_keep_levels_in_order_and_refuse_overlap() {
+        let version = Version::empty()
+            .with(&[], &[(0, table(1, "a", "z")), (0, table(2, "c", "d")), (1, table(3, "m", "p"))])
+            .and_then(|version| version.with(&[], &[(1, table(4, "a", "c"))]))
+            .expect("nothing overlaps");
+        let numbers = |level| version.level(level).iter().map(|t| t.number).collect::<Vec<_>>();
+        assert_eq!((numbers(0), numbers(1)), (vec![2, 1], vec![4, 3]));
+        assert_eq!(version.table_over(1, b"n").map(|t| t.number), Some(3));
+        assert!(version.table_over(1, b"d").is_none());
+        assert!(version.with(&[], &[(1, table(5, "b", "b"))]).is_err());
+        assert!(version.with(&[9], &[]).is_err());
+        assert_eq!(version.with(&[1, 3], &[]).expect("both are there").tables().count(), 2);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the engine knows of a table without opening it, and when its file may go.
+
+use memtide_base::sync::atomic::{AtomicBool, Ordering};
+use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::{SeqNo, Upper};
+use memtide_storage::table::{Table, TableSummary};
+
+/// Numbers of tables whose last user is gone and whose drop is durable: files to remove.
+#[derive(Debug, Default)]
+pub(crate) struct Graveyard(Mutex<Vec<u64>>);
+
+impl Graveyard {
+    /// Takes the numbers that have gathered.
+    pub(crate) fn drain(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+/// One table of a version. Versions, iterators and jobs share it; the file lives as long as it.
+#[derive(Debug)]
+pub(crate) struct TableMeta {
+    pub(crate) number: u64,
+    pub(crate) keyspace: u32,
+    pub(crate) size: u64,
+    /// XXH3-128 of the whole file.
+    pub(crate) checksum: u128,
+    pub(crate) rows: u64,
+    pub(crate) deletes: u64,
+    pub(crate) range_deletes: u64,
+    /// First key; range tombstones count.
+    pub(crate) smallest: Vec<u8>,
+    /// Last key; range tombstones count.
+    pub(crate) largest: Upper,
+    pub(crate) seq_min: SeqNo,
+    pub(crate) seq_max: SeqNo,
+    raw_bytes: u64,
+    /// The open table, while the table store keeps it so.
+    pub(crate) open: RwLock<Option<Arc<Table>>>,
+    obsolete: AtomicBool,
+    graveyard: Arc<Graveyard>,
+}
+
+impl TableMeta {
+    pub(crate) fn new(
+        number: u64,
+        keyspace: u32,
+        summary: TableSummary,
+        graveyard: &Arc<Graveyard>,
+    ) -> Self {
+        Self {
+            number,
+            keyspace,
+            size: summary.size,
+            checksum: summary.checksum,
+            rows: summary.rows,
+            deletes: summary.deletes,
+            range_deletes: summary.range_deletes,
+            smallest: summary.smallest,
+            largest: summary.largest,
+            seq_min: summary.seq_min,
+            seq_max: summary.seq_max,
+            raw_bytes: summary.raw_bytes,
+            open: RwLock::new(None),
+            obsolete: AtomicBool::new(false),
+            graveyard: Arc::clone(graveyard),
+        }
+    }
+
+    /// What its builder said of it.
+    pub(crate) fn summary(&self) -> TableSummary {
+        TableSummary {
+            size: self.size,
+            checksum: self.checksum,
+            rows: self.rows,
+            deletes: self.deletes,
+            range_deletes: self.range_deletes,
+            smallest: self.smallest.clone(),
+            largest: self.largest.clone(),
+            seq_min: self.seq_min,
+            seq_max: self.seq_max,
+            raw_bytes: self.raw_bytes,
+        }
+    }
+
+    /// Whether its bounds overlap `[from, to]`.
+    pub(crate) fn overlaps(&self, from: &[u8], to: &Upper) -> bool {
+        to.admits(&self.smallest) && (self.smallest.as_slice() >= from || self.largest.admits(from))
+    }
+
+    /// Says that no version will name it again; its file goes with its last user. Called once the edit
+    /// that drops it is durable.
+    pub(crate) fn retire(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(number: u64, smallest: &[u8], largest: Upper) -> Self {
+        let summary = TableSummary {
+            size: 1000,
+            checksum: 0,
+            rows: 1,
+            deletes: 0,
+            range_deletes: 0,
+            smallest: smallest.to_vec(),
+            largest,
+            seq_min: number,
+            seq_max: number,
+            raw_bytes: 0,
+        };
+        Self::new(number, 0, summary, &Arc::default())
+    }
+}
+
+impl Drop for TableMeta {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Acquire) {
+            self.graveyard.0.lock().push(self.number);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The commit: one batch becomes one log record, goes into the memtables and becomes visible, as a whole.
+//!
+//! Under the commit lock: reserve in every memtable (rotating the full ones) → assign the LSN → append to
+//! the log → insert → publish. The log is synced afterwards, without the lock, so a group of writers shares
+//! one sync. Nobody waits while holding the lock: for memory or for the next log segment a writer lets go
+//! of everything and begins again.
+//!
+//! State after an error: nothing of the batch is visible. If the append itself failed, the record may be
+//! found whole by recovery, and the database takes no more writes.
+
+use memtide_base::sync::Arc;
+use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
+use memtide_memtable::{BatchShape, Full, Memtable, Reservation};
+use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
+
+use super::log::{self, Log};
+use super::memory;
+use super::rotate::rotate;
+use crate::batch::{BatchBody, Payload};
+use crate::config::Durability;
+use crate::engine::Engine;
+use crate::keyspace_state::KeyspaceState;
+
+/// Writes a batch; returns the sequence number of its last operation. An empty batch writes nothing.
+pub(crate) fn write(engine: &Engine, batch: &BatchBody, durability: Durability) -> Result<SeqNo> {
+    engine.check_open()?;
+    engine.health.check_writable()?;
+    if batch.len() == 0 {
+        return Ok(engine.snapshots.visible().saturating_sub(1));
+    }
+    check_keyspaces(engine, batch)?;
+    let committed = loop {
+        match try_commit(engine, batch)? {
+            Attempt::Done(committed) => break committed,
+            Attempt::NeedsSegment => log::follow(engine)?,
+            Attempt::NeedsMemory => memory::wait_for_memory(engine)?,
+        }
+    };
+    if durability == Durability::Sync && batch.logged.count > 0 {
+        log::sync_to(engine, committed.end)?;
+    }
+    Ok(committed.last)
+}
+
+struct Committed {
+    last: SeqNo,
+    end: SeqNo,
+}
+
+enum Attempt {
+    Done(Committed),
+    /// Nothing happened; the segment is full.
+    NeedsSegment,
+    /// Nothing happened; the memtables hold their share of the memory.
+    NeedsMemory,
+}
+
+fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
+    if engine.memtable_bytes() >= engine.memtable_share() {
+        return Ok(Attempt::NeedsMemory);
+    }
+    let mut commit = engine.commit.lock();
+    engine.check_open()?;
+    engine.health.check_writable()?;
+    let log = commit
+        .as_mut()
+        .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened read-only"))?;
+    let logged = span(&batch.logged, batch.logged.bytes.len());
+    let unlogged = span(&batch.unlogged, 0);
+    if !log.admits(logged + unlogged) {
+        return Ok(Attempt::NeedsSegment);
+    }
+    let Some(tables) = choose_tables(engine, batch)? else { return Ok(Attempt::NeedsMemory) };
+    let mut rooms = Vec::with_capacity(tables.len());
+    for (table, shape) in &tables {
+        match table.reserve(shape) {
+            Ok(room) => rooms.push(room),
+            // Room was there a moment ago and the commit lock is held, so the budget shrank since.
+            Err(Full::Table { .. } | Full::Budget | Full::System) => {
+                return Ok(Attempt::NeedsMemory);
+            }
+        }
+    }
+    let durable = engine.durable_seq();
+    let lsn = log.position();
+    append(engine, log, batch, durable)?;
+    insert(engine, batch, &mut rooms, lsn, lsn + logged);
+    drop(rooms);
+    let end = log.position();
+    engine.snapshots.publish(end);
+    let last = if batch.unlogged.count > 0 {
+        lsn + logged + u64::from(batch.unlogged.count) - 1
+    } else {
+        lsn + u64::from(batch.logged.count) - 1
+    };
+    Ok(Attempt::Done(Committed { last, end }))
+}
+
+/// LSNs that a payload's record takes; none if there is no record.
+fn span(payload: &Payload, stored: usize) -> u64 {
+    if payload.count == 0 { 0 } else { LogWriter::record_len(stored, payload.count) }
+}
+
+/// One batch record for the logged operations; a skip record for the sequence numbers of the others.
+fn append(engine: &Engine, log: &mut Log, batch: &BatchBody, durable: SeqNo) -> Result<()> {
+    let (logged, unlogged) = (&batch.logged, &batch.unlogged);
+    let mut appended = Ok(0);
+    if logged.count > 0 {
+        appended = log.writer.append(RecordKind::Batch, logged.count, &logged.bytes, durable);
+    }
+    if unlogged.count > 0 && appended.is_ok() {
+        appended = log.writer.append(RecordKind::Skip, unlogged.count, &[], durable);
+    }
+    appended.map(drop).inspect_err(|error| {
+        engine.health.fail(error);
+        engine.freed.notify();
+    })
+}
+
+/// The memtable of each keyspace of the batch, rotated where it is full, with what the batch needs of it.
+/// `None` if there is no memory for them now.
+fn choose_tables(
+    engine: &Engine,
+    batch: &BatchBody,
+) -> Result<Option<Vec<(Arc<Memtable>, BatchShape)>>> {
+    let mut chosen = Vec::with_capacity(batch.keyspaces.len());
+    for keyspace in &batch.keyspaces {
+        match choose_table(engine, batch, keyspace)? {
+            Some(choice) => chosen.push(choice),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(chosen))
+}
+
+fn choose_table(
+    engine: &Engine,
+    batch: &BatchBody,
+    keyspace: &Arc<KeyspaceState>,
+) -> Result<Option<(Arc<Memtable>, BatchShape)>> {
+    // The active table, then one of the usual size, then one made for this batch.
+    for _ in 0..3 {
+        let table = Arc::clone(&keyspace.current().active);
+        let shape = measure(engine, batch, keyspace, &table);
+        match table.reserve(&shape).map(drop) {
+            Ok(()) => return Ok(Some((table, shape))),
+            Err(Full::Budget | Full::System) => return Ok(None),
+            Err(Full::Table { bytes_max }) => {
+                if bytes_max > engine.memtable_share() {
+                    return Err(too_large(bytes_max, engine.memtable_share()));
+                }
+                let oversized = bytes_max > keyspace.options().max_memtable_size;
+                rotate(engine, keyspace, oversized.then_some(bytes_max));
+            }
+        }
+    }
+    Err(Error::internal("a memtable made for a batch does not take it"))
+}
+
+fn too_large(needed: u64, share: u64) -> Error {
+    Error::invalid_argument(format!(
+        "the batch needs a memtable of {needed} B, the memory budget leaves {share} B for memtables"
+    ))
+    .with_hint("write it in parts, or raise memory_budget")
+}
+
+fn measure(
+    engine: &Engine,
+    batch: &BatchBody,
+    keyspace: &KeyspaceState,
+    table: &Memtable,
+) -> BatchShape {
+    let mut shape = BatchShape::default();
+    let payload = payload_of(batch, keyspace);
+    for op in own_ops(payload, keyspace) {
+        let hash = hash::key_hash(engine.hash_seed, op.key);
+        table.measure(&mut shape, op.kind, hash, op.key, op.value);
+    }
+    shape
+}
+
+fn insert(
+    engine: &Engine,
+    batch: &BatchBody,
+    rooms: &mut [Reservation<'_>],
+    logged_lsn: SeqNo,
+    unlogged_lsn: SeqNo,
+) {
+    for (payload, lsn) in [(&batch.logged, logged_lsn), (&batch.unlogged, unlogged_lsn)] {
+        for (op, seq) in ops(payload).zip(lsn..) {
+            let index = batch.keyspaces.iter().position(|keyspace| keyspace.id == op.keyspace);
+            let room = &mut rooms[index.expect("every operation's keyspace is listed")];
+            if op.kind == Kind::RangeDelete {
+                room.delete_range(op.key, op.value, seq);
+            } else {
+                let hash = hash::key_hash(engine.hash_seed, op.key);
+                room.insert(op.kind, hash, op.key, op.value, seq);
+            }
+        }
+    }
+}
+
+fn payload_of<'b>(batch: &'b BatchBody, keyspace: &KeyspaceState) -> &'b Payload {
+    if keyspace.options().logged { &batch.logged } else { &batch.unlogged }
+}
+
+fn own_ops<'b>(
+    payload: &'b Payload,
+    keyspace: &KeyspaceState,
+) -> impl Iterator<Item = BatchOp<'b>> {
+    let id = keyspace.id;
+    ops(payload).filter(move |op| op.keyspace == id)
+}
+
+fn ops(payload: &Payload) -> impl Iterator<Item = BatchOp<'_>> {
+    payload.ops().map(|op| op.expect("a batch decodes what it encoded"))
+}
+
+/// A keyspace of another database refuses the whole batch.
+fn check_keyspaces(engine: &Engine, batch: &BatchBody) -> Result<()> {
+    let known = engine.keyspaces.read();
+    for keyspace in &batch.keyspaces {
+        if !known.by_id.get(&keyspace.id).is_some_and(|own| Arc::ptr_eq(own, keyspace)) {
+            let name = &keyspace.name;
+            return Err(Error::invalid_argument(format!(
+                "keyspace {name:?} is not of this database"
+            )));
+        }
+    }
+    Ok(())
+}

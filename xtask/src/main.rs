@@ -1,0 +1,111 @@
+//! `cargo x`: the project's own commands, as data.
+//!
+//! ```text
+//! cargo x check   formatting, lints, architecture and words, documentation
+//! cargo x test    every test of the workspace; further arguments go to `cargo test`
+//! cargo x tidy    the architecture and the words alone
+//! cargo x full    what must hold before a change is taken: check, test and the steps of `FULL`
+//! ```
+//!
+//! Each step prints its name and its seconds. The first failure ends the run and prints the one command
+//! that repeats it. Nothing beyond the Rust toolchain is needed.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a program for developers: it reads the tree, measures time and talks to a terminal"
+)]
+
+mod step;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use step::{Action, Step};
+
+/// Before each commit.
+const CHECK: &[Step] = &[
+    Step::cargo("format", &["fmt", "--all", "--check"]),
+    Step::cargo(
+        "lints",
+        &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    ),
+    Step { name: "tidy", env: &[], action: Action::Tidy },
+    Step {
+        name: "documentation",
+        env: &[("RUSTDOCFLAGS", "-D warnings")],
+        action: Action::Cargo(&["doc", "--workspace", "--lib", "--no-deps", "--quiet"]),
+    },
+];
+
+/// The README's test command.
+const TEST: &[Step] = &[Step::cargo("tests", &["test", "--workspace"])];
+
+/// What `full` runs after check and test.
+const FULL: &[Step] = &[
+    Step::cargo("release build", &["build", "--release", "--package", "memtide-cli"]),
+    Step::cargo(
+        "all memtables, small",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "memtide-cli",
+            "--",
+            "bench",
+            "memtables",
+            "--entries",
+            "100",
+        ],
+    ),
+];
+
+const TIDY: &[Step] = &[Step { name: "tidy", env: &[], action: Action::Tidy }];
+
+/// Name, purpose, the step lists run one after another.
+const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
+    ("check", "formatting, lints, architecture and words, documentation", &[CHECK]),
+    ("test", "every test of the workspace; further arguments go to `cargo test`", &[TEST]),
+    ("tidy", "the architecture and the words alone", &[TIDY]),
+    ("full", "all that must hold before a change is taken", &[CHECK, TEST, FULL]),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_default();
+    let more: Vec<String> = arguments.collect();
+    let Some((_, _, lists)) = COMMANDS.iter().find(|(known, ..)| *known == name) else {
+        return usage(&name);
+    };
+    if !more.is_empty() && name != "test" {
+        eprintln!("`cargo x {name}` takes no arguments, got `{}`", more.join(" "));
+        return ExitCode::from(2);
+    }
+    match step::run_all(&root(), lists, &more) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The checkout this program was started from.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map(PathBuf::from)
+        .and_then(|package| package.parent().map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+fn usage(given: &str) -> ExitCode {
+    if !given.is_empty() {
+        eprintln!("no command `{given}`");
+    }
+    for (name, purpose, _) in COMMANDS {
+        eprintln!("cargo x {name:<6} {purpose}");
+    }
+    ExitCode::from(2)
+}
