@@ -83,8 +83,7 @@ pub(crate) fn directory(
 
 /// The configuration of the file and the flags; `options` are further `key=value` flags.
 pub(crate) fn config(global: &Global, options: &[String]) -> memtide::Result<Config> {
-    let (config, mut wrong) = read(global, global.config.as_deref())?;
-    let mut config = config;
+    let (mut config, mut wrong) = read(global, global.config.as_deref())?;
     for option in options {
         let Some((key, value)) = option.split_once('=') else {
             let message = format!("--set takes KEY=VALUE, not {option:?}");
@@ -96,16 +95,14 @@ pub(crate) fn config(global: &Global, options: &[String]) -> memtide::Result<Con
     if wrong.is_empty() { Ok(config) } else { Err(refusal(&wrong)) }
 }
 
-/// The configuration of a file and the flags as far as it can be read, and everything wrong with it.
-pub(crate) fn check(
-    global: &Global,
-    file: Option<&Path>,
-) -> memtide::Result<(Config, Vec<Violation>)> {
+/// Everything that is wrong with a file and the flags.
+pub(crate) fn check(global: &Global, file: Option<&Path>) -> memtide::Result<Vec<Violation>> {
     let (config, mut wrong) = read(global, file)?;
     wrong.extend(violations(&config));
-    Ok((config, wrong))
+    Ok(wrong)
 }
 
+/// The configuration of a file and the flags as far as it can be read, and what cannot.
 fn read(global: &Global, file: Option<&Path>) -> memtide::Result<(Config, Vec<Violation>)> {
     let mut config = Config::default();
     let mut wrong = Vec::new();

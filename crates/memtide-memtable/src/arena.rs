@@ -34,7 +34,7 @@ use memtide_base::sync::OnceLock;
 use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use memtide_base::{Entry, SeqNo};
 
-use crate::contract::NewEntry;
+use crate::entry::NewEntry;
 use crate::record;
 
 /// Bytes a `Ref` counts in.
@@ -99,6 +99,15 @@ pub(crate) struct Arena {
     seq_base: OnceLock<SeqNo>,
 }
 
+/// Heap bytes that count against the arena's limit although they lie outside of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beside {
+    /// For everything in the arena, the planned slab included.
+    pub(crate) all: u64,
+    /// For the planned slab.
+    pub(crate) slab: u64,
+}
+
 /// Where a slab would go, and the segment that must be allocated for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -148,14 +157,14 @@ impl Arena {
     }
 
     /// Where a slab of `bytes` fits within the limit, if anywhere.
-    pub(crate) fn plan(&self, bytes: u64) -> Option<Plan> {
+    pub(crate) fn plan(&self, bytes: u64, beside: Beside) -> Option<Plan> {
         let bytes = round_up(bytes, 8);
         let start = self.tail.load(Ordering::Relaxed);
         let current = segment_of(start);
+        let room = self.limit.checked_sub(self.reserved() + beside.all)?;
         if start + bytes <= self.segment_end(current) {
             return Some(Plan { start, bytes, segment: None });
         }
-        let room = self.limit - self.reserved();
         let is_fresh = |k: usize| self.segments[k].len.load(Ordering::Relaxed) == 0;
         // A later segment may be there already, for a slab that was not used.
         let wide = |k: &usize| {
@@ -168,7 +177,10 @@ impl Arena {
             return Some(Plan { start: first_free(k), bytes, segment: None });
         }
         let needed = round_up(first_free(k) - segment_start(k) + bytes, 8);
-        let len = needed.max(span(k).min(room & !7));
+        // What will be inserted into the segment takes room beside it as this slab does.
+        let share = u128::from(room) * u128::from(bytes) / u128::from(bytes + beside.slab).max(1);
+        let share = u64::try_from(share).unwrap_or(room);
+        let len = needed.max(span(k).min(share & !7));
         (len <= room).then(|| Plan { start: first_free(k), bytes, segment: Some((k, len)) })
     }
 
@@ -204,7 +216,7 @@ impl Arena {
     #[inline]
     pub(crate) fn entry(&self, at: Ref) -> Entry<'_> {
         let base = self.seq_base.get().copied().unwrap_or_default();
-        record::decode(self.bytes_from(at), base)
+        record::decode(|start, len| self.record_bytes(at, start, len), base)
     }
 
     /// The key of a record.
@@ -248,10 +260,13 @@ impl Arena {
         unsafe { &*base.cast::<AtomicU32>() }
     }
 
-    /// The bytes of the record at `at`, up to the end of its segment.
+    /// `len` bytes of a record from `start` on, counted from its first byte.
     #[inline]
-    fn bytes_from(&self, at: Ref) -> RecordBytes<'_> {
-        RecordBytes { arena: self, offset: at.offset() }
+    fn record_bytes(&self, at: Ref, start: u64, len: usize) -> &[u8] {
+        let base = self.slice_at(at.offset() + start, len as u64);
+        // SAFETY: in bounds by `slice_at`; by rules 2 and 3 the bytes of a record that someone holds a
+        // `Ref` to are initialised and never written again.
+        unsafe { slice::from_raw_parts(base, len) }
     }
 
     /// A pointer to `len` bytes inside one segment.
@@ -288,24 +303,6 @@ impl Drop for Arena {
                 unsafe { dealloc(base, layout) };
             }
         }
-    }
-}
-
-/// Checked access to the bytes of one record.
-#[derive(Clone, Copy)]
-pub(crate) struct RecordBytes<'a> {
-    arena: &'a Arena,
-    offset: u64,
-}
-
-impl<'a> RecordBytes<'a> {
-    /// `len` bytes from `start` on, counted from the record's first byte.
-    #[inline]
-    pub(crate) fn range(self, start: u64, len: usize) -> &'a [u8] {
-        let base = self.arena.slice_at(self.offset + start, len as u64);
-        // SAFETY: in bounds by `slice_at`; by rules 2 and 3 the bytes of a record that someone holds a
-        // `Ref` to are initialised and never written again.
-        unsafe { slice::from_raw_parts(base, len) }
     }
 }
 
@@ -402,7 +399,7 @@ mod tests {
     use memtide_base::Kind;
 
     fn carve<'a>(arena: &'a Arena, bytes: u64) -> Option<Slab<'a>> {
-        let plan = arena.plan(bytes)?;
+        let plan = arena.plan(bytes, Beside::default())?;
         assert!(arena.allocate(&plan));
         Some(arena.slab(&plan))
     }

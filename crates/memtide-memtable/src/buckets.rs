@@ -269,7 +269,9 @@ mod tests {
             // Every tenth key has the hash of the one before.
             let hash = hash::key_hash(1, &(n - u32::from(n % 10 == 9)).to_be_bytes());
             let shape = BatchShape { entries: 1, record_bytes: 24, key_bytes: 4 };
-            let plan = arena.plan(24 + table.bytes_max(&shape)).expect("a megabyte holds them");
+            let plan = arena
+                .plan(24 + table.bytes_max(&shape), crate::arena::Beside::default())
+                .expect("a megabyte holds them");
             assert!(arena.allocate(&plan));
             let mut slab = arena.slab(&plan);
             assert_eq!(table.find(&arena, &LookupKey::new(&key, hash)), None);

@@ -16,10 +16,11 @@
 
 use std::fmt;
 
+use memtide_base::SeqNo;
 use memtide_base::sync::Arc;
-use memtide_base::{Kind, SeqNo, key};
 
 use crate::arena::{Arena, Ref, Slab};
+pub(crate) use crate::entry::{LookupKey, NewEntry};
 use crate::view::View;
 
 /// How the cost of an operation grows with the number of entries `n` (key length `l`).
@@ -60,43 +61,6 @@ pub struct Descriptor {
     pub seek: Cost,
     /// Cost of a cursor's step to either side.
     pub step: Cost,
-}
-
-/// A write about to be inserted, with what was computed once for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewEntry<'a> {
-    pub(crate) key: &'a [u8],
-    /// Hash of the key, shared with filters.
-    pub(crate) hash: u64,
-    /// First eight bytes of the key, see [`key::head`].
-    pub(crate) head: u64,
-    pub(crate) seq: SeqNo,
-    pub(crate) kind: Kind,
-    pub(crate) value: &'a [u8],
-}
-
-impl<'a> NewEntry<'a> {
-    pub(crate) fn new(key: &'a [u8], hash: u64, seq: SeqNo, kind: Kind, value: &'a [u8]) -> Self {
-        Self { key, hash, head: key::head(key), seq, kind, value }
-    }
-
-    pub(crate) fn lookup(&self) -> LookupKey<'a> {
-        LookupKey { key: self.key, hash: self.hash, head: self.head }
-    }
-}
-
-/// A key to find, with what was computed once for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LookupKey<'a> {
-    pub(crate) key: &'a [u8],
-    pub(crate) hash: u64,
-    pub(crate) head: u64,
-}
-
-impl<'a> LookupKey<'a> {
-    pub(crate) fn new(key: &'a [u8], hash: u64) -> Self {
-        Self { key, hash, head: key::head(key) }
-    }
 }
 
 /// The size of a batch, as the index needs to know it to bound its own growth.
@@ -166,6 +130,11 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
 
     /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included.
     fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64;
+
+    /// Most heap bytes that a sorted view of this many records takes; 0 for variants that need none.
+    fn view_bytes_max(&self, _records: u64) -> u64 {
+        0
+    }
 
     /// Writes the record into the slab and links it. Cannot fail.
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted;

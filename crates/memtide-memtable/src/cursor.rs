@@ -14,8 +14,16 @@ pub struct MemCursor {
     pos: Pos,
 }
 
+impl Memtable {
+    /// A cursor over the versions below `below`; it keeps the table alive.
+    #[must_use]
+    pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {
+        MemCursor::new(Arc::clone(self), below)
+    }
+}
+
 impl MemCursor {
-    pub(crate) fn new(table: Arc<Memtable>, below: SeqNo) -> Self {
+    fn new(table: Arc<Memtable>, below: SeqNo) -> Self {
         Self { table, below, pos: Pos::default() }
     }
 

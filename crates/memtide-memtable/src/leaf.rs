@@ -255,7 +255,8 @@ mod tests {
     use super::*;
     use crate::contract::BatchShape;
     use crate::kind::MemtableType;
-    use crate::memtable::{Memtable, MemtableOptions};
+    use crate::memtable::Memtable;
+    use crate::options::MemtableOptions;
 
     const KINDS: [MemtableType; 2] = [MemtableType::Sorted, MemtableType::EnhancedSkiplist];
     const SEED: u64 = 7;

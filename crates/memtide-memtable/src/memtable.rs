@@ -18,35 +18,22 @@
 
 use std::fmt;
 
-use memtide_base::ledger::{Account, Charge, Ledger};
+use memtide_base::ledger::{Account, Charge};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, MutexGuard, RwLock};
 use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
-use crate::arena::{Arena, Plan, Ref, Slab};
+use crate::arena::{Arena, Beside, Plan, Ref, Slab};
 use crate::contract::{BatchShape, Descriptor, Inserted, LookupKey, MemIndex, NewEntry};
-use crate::cursor::MemCursor;
 use crate::kind::MemtableType;
 use crate::meter::{HeapMeter, Metered};
+use crate::options::MemtableOptions;
 use crate::{record, variants};
 
 /// Two counts of an `Arc`.
 const ARC_COUNTS: u64 = 2 * size_of::<usize>() as u64;
 /// Most padding between what a batch carves: each record and node may need to be aligned.
 const SLAB_PADDING: u64 = 8;
-
-/// What a memtable is made from.
-#[derive(Clone, Debug)]
-pub struct MemtableOptions {
-    /// Which variant orders the records.
-    pub kind: MemtableType,
-    /// The most bytes the table reserves, everything included.
-    pub bytes_max: u64,
-    /// Seed of the key hashes callers pass in; also seeds tower heights.
-    pub hash_seed: u64,
-    /// Who is asked before memory is allocated.
-    pub ledger: Arc<Ledger>,
-}
 
 /// Why a reservation was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,9 +168,18 @@ impl Memtable {
         let mut charge = self.writer.lock();
         let bytes = slab_bytes(&*self.index, &self.arena, shape);
         let full = || Full::Table { bytes_max: self.limit_needed(shape) };
-        let plan = self.arena.plan(bytes).ok_or_else(full)?;
+        let beside = self.beside(shape);
+        let plan = self.arena.plan(bytes, beside).ok_or_else(full)?;
         self.grow(&mut charge, &plan)?;
         Ok(Reservation { table: self, slab: self.arena.slab(&plan), _writer: charge })
+    }
+
+    /// What a sorted view of everything, the batch included, takes of the limit: it is built when a reader
+    /// first asks for order, and must not depend on that.
+    fn beside(&self, shape: &BatchShape) -> Beside {
+        let before = self.entry_count();
+        let all = self.index.view_bytes_max(before + shape.entries);
+        Beside { all, slab: all - self.index.view_bytes_max(before) }
     }
 
     /// The limit with which an empty table of this type takes the batch. Its index may need more for a
@@ -193,7 +189,8 @@ impl Memtable {
         loop {
             let index = variants::create(&options, &self.meter);
             let bytes = slab_bytes(&*index, &Arena::new(0), shape);
-            let needed = fixed_bytes(&*index) + Arena::limit_for(bytes);
+            let view = index.view_bytes_max(shape.entries);
+            let needed = fixed_bytes(&*index) + Arena::limit_for(bytes) + view;
             if needed <= options.bytes_max {
                 return options.bytes_max;
             }
@@ -219,12 +216,6 @@ impl Memtable {
         let _gate = self.gate.read();
         let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
         Some(self.arena.entry(found))
-    }
-
-    /// A cursor over the versions below `below`; it keeps the table alive.
-    #[must_use]
-    pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {
-        MemCursor::new(Arc::clone(self), below)
     }
 
     /// The newest range tombstone over `key` with `seq < below`.
@@ -300,7 +291,8 @@ impl Memtable {
         Usage { keys, values, overhead: used.saturating_sub(keys + values), used, reserved }
     }
 
-    /// The limit on [`Usage::reserved`].
+    /// The limit on [`Usage::reserved`], one sorted view of a variant that orders on demand included. Older
+    /// views that cursors still hold, and the bookkeeping of range tombstones, come on top.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
         self.options.bytes_max

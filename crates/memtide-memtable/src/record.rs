@@ -19,8 +19,7 @@
 
 use memtide_base::{Entry, Kind, SeqNo};
 
-use crate::arena::RecordBytes;
-use crate::contract::NewEntry;
+use crate::entry::NewEntry;
 
 const SEQ_BITS: u32 = 36;
 const KIND_SHIFT: u32 = SEQ_BITS;
@@ -92,23 +91,23 @@ impl Header {
     }
 }
 
-/// Reads a record back.
+/// Reads a record back; `bytes(start, len)` are bytes of the record from its first one on.
 #[inline]
-pub(crate) fn decode(bytes: RecordBytes<'_>, base: SeqNo) -> Entry<'_> {
-    let header = bytes.range(0, HEADER_LEN).first_chunk().expect("eight bytes were asked for");
+pub(crate) fn decode<'a>(bytes: impl Fn(u64, usize) -> &'a [u8], base: SeqNo) -> Entry<'a> {
+    let header = bytes(0, HEADER_LEN).first_chunk().expect("eight bytes were asked for");
     let bits = u64::from_le_bytes(*header);
     let mut at = HEADER_LEN as u64;
     let mut length = |short: u64, escape: u64| {
         if short != escape {
             return usize::try_from(short).expect("14 bits");
         }
-        let long = bytes.range(at, EXTRA_LEN).first_chunk().expect("four bytes were asked for");
+        let long = bytes(at, EXTRA_LEN).first_chunk().expect("four bytes were asked for");
         at += EXTRA_LEN as u64;
         u32::from_le_bytes(*long) as usize
     };
     let key_len = length(bits >> KEY_SHIFT & KEY_ESCAPE, KEY_ESCAPE);
     let value_len = length(bits >> VALUE_SHIFT, VALUE_ESCAPE);
-    let (key, value) = bytes.range(at, key_len + value_len).split_at(key_len);
+    let (key, value) = bytes(at, key_len + value_len).split_at(key_len);
     let kind = u8::try_from(bits >> KIND_SHIFT & 7).expect("three bits");
     Entry {
         key,
@@ -131,7 +130,9 @@ mod tests {
             for value_len in lens {
                 let (key, value) = (vec![1; key_len], vec![2; value_len]);
                 let seq = (1 << 40) + [0, 1 << 34, 5][index % 3] - [0, 1 << 34][value_len % 2];
-                let plan = arena.plan(record_bytes(key_len, value_len)).expect("64 MiB hold it");
+                let plan = arena
+                    .plan(record_bytes(key_len, value_len), crate::arena::Beside::default())
+                    .expect("64 MiB hold it");
                 assert!(arena.allocate(&plan));
                 let at =
                     arena.slab(&plan).record(0, &NewEntry::new(&key, 0, seq, Kind::Put, &value));

@@ -23,7 +23,8 @@ use memtide_base::{Cursor, Kind, SeqNo, Slice, Target, hash, key};
 
 use crate::contract::BatchShape;
 use crate::kind::MemtableType;
-use crate::memtable::{Full, Memtable, MemtableOptions, Usage};
+use crate::memtable::{Full, Memtable, Usage};
+use crate::options::MemtableOptions;
 
 /// A fixed seed: a table used alone has no database to take one from.
 const HASH_SEED: u64 = 0x4D65_6D74_6964_6531;

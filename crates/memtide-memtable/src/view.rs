@@ -5,10 +5,8 @@
 //! since and merging it into the last view. Its bytes are metered for as long as anyone holds it.
 
 use memtide_base::sync::{Arc, Mutex};
-use memtide_base::{SeqNo, key};
 
 use crate::arena::{Arena, Ref};
-use crate::contract::{LookupKey, Pos, Seek, Walk};
 use crate::meter::{HeapMeter, Metered};
 
 /// The records of a memtable in order, as they were when it was built.
@@ -21,10 +19,15 @@ pub(crate) struct View {
 /// Bytes of an `Arc<View>` beside its refs: two counts and the value.
 const VIEW_FIXED_BYTES: usize = 2 * size_of::<usize>() + size_of::<View>();
 
+/// Bytes a view of so many records takes on the heap.
+pub(crate) fn view_bytes(records: u64) -> u64 {
+    VIEW_FIXED_BYTES as u64 + records * size_of::<Ref>() as u64
+}
+
 impl View {
     fn new(refs: Box<[Ref]>, meter: &Arc<HeapMeter>) -> Arc<Self> {
-        let bytes = VIEW_FIXED_BYTES + size_of_val(&*refs);
-        Arc::new(Self { refs, _metered: meter.hold(bytes as u64) })
+        let bytes = view_bytes(refs.len() as u64);
+        Arc::new(Self { refs, _metered: meter.hold(bytes) })
     }
 
     /// The records in order.
@@ -90,82 +93,6 @@ fn merge(arena: &Arena, a: &[Ref], b: &[Ref]) -> Box<[Ref]> {
     merged.extend(a);
     merged.extend(b);
     merged.into_boxed_slice()
-}
-
-/// Places `pos` in `view`: the `seek` of every variant that orders on demand.
-pub(crate) fn seek(arena: &Arena, pos: &mut Pos, view: Arc<View>, below: SeqNo, to: Seek<'_>) {
-    let refs = view.refs();
-    let lower = |k: &LookupKey<'_>| refs.partition_point(|&at| is_below(arena, at, k));
-    let upper = |k: &LookupKey<'_>| {
-        lower(k) + refs[lower(k)..].partition_point(|&at| arena.key(at) == k.key)
-    };
-    let found = match to {
-        Seek::First => forward(arena, refs, 0, below),
-        Seek::Last => backward(arena, refs, refs.len(), below),
-        Seek::Ge(k) => forward(arena, refs, lower(&k), below),
-        Seek::Le(k) => backward(arena, refs, upper(&k), below),
-    };
-    settle(pos, refs, found);
-    pos.view = Some(view);
-}
-
-/// Moves `pos` in its view: the `walk` of every variant that orders on demand.
-pub(crate) fn walk(arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-    let Some(view) = pos.view.take() else { return false };
-    let refs = view.refs();
-    let here = usize::try_from(pos.words[0]).expect("an index into the view");
-    let key = arena.key(refs[here]);
-    let moved = match step {
-        Walk::Next => {
-            let behind = here + same_key_run(arena, &refs[here..], key);
-            settle(pos, refs, forward(arena, refs, behind, below))
-        }
-        Walk::Prev => {
-            let before = refs[..here].iter().rev().take_while(|&&at| arena.key(at) == key).count();
-            settle(pos, refs, backward(arena, refs, here - before, below))
-        }
-        Walk::Older => {
-            let next = refs.get(here + 1).filter(|&&at| arena.key(at) == key);
-            next.is_some() && settle(pos, refs, Some(here + 1))
-        }
-    };
-    pos.view = Some(view);
-    moved
-}
-
-fn settle(pos: &mut Pos, refs: &[Ref], found: Option<usize>) -> bool {
-    pos.at = found.map(|index| refs[index]);
-    pos.words[0] = found.unwrap_or(0) as u64;
-    found.is_some()
-}
-
-/// The first visible version at or behind `from`, which is a key's first version or the end.
-fn forward(arena: &Arena, refs: &[Ref], from: usize, below: SeqNo) -> Option<usize> {
-    (from..refs.len()).find(|&index| arena.seq(refs[index]) < below)
-}
-
-/// The newest visible version of the last key before `end`, which is a key's first version or the end.
-fn backward(arena: &Arena, refs: &[Ref], end: usize, below: SeqNo) -> Option<usize> {
-    let oldest = (0..end).rev().find(|&index| arena.seq(refs[index]) < below)?;
-    let key = arena.key(refs[oldest]);
-    let visible = |index: &usize| {
-        let entry = arena.entry(refs[*index]);
-        entry.key == key && entry.seq < below
-    };
-    (0..=oldest).rev().take_while(visible).last()
-}
-
-/// How many refs from the first on have `key`.
-fn same_key_run(arena: &Arena, refs: &[Ref], key: &[u8]) -> usize {
-    refs.iter().take_while(|&&at| arena.key(at) == key).count()
-}
-
-fn is_below(arena: &Arena, at: Ref, k: &LookupKey<'_>) -> bool {
-    let key = arena.key(at);
-    match key::head(key).cmp(&k.head) {
-        std::cmp::Ordering::Equal => key < k.key,
-        unequal => unequal.is_lt(),
-    }
 }
 
 /// What is wrong with an order of refs: keys ascending, versions newest first, nothing twice.

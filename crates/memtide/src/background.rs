@@ -13,6 +13,7 @@ use crate::config::Durability;
 use crate::engine::{Engine, Jobs};
 use crate::flush;
 use crate::keyspace_state::KeyspaceState;
+use crate::wal::Log;
 use crate::write;
 
 /// Time before a failed flush or compaction is tried again.
@@ -162,7 +163,7 @@ impl Job for SyncJob {
             Durability::Interval(every) => (every, true),
             _ => (MARK_INTERVAL, false),
         };
-        let position = engine.commit.lock().as_ref().map_or(0, write::Log::position);
+        let position = engine.commit.lock().as_ref().map_or(0, Log::position);
         if syncs && write::sync_to(&engine, position).is_err() {
             return Step::Park(None);
         }

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use memtide_base::Result;
+use memtide_base::sync::Arc;
+use memtide_base::{Error, Result};
 use memtide_env::Env;
 use memtide_memtable::MemtableType;
 
+use crate::background;
 use crate::config::{Config, Durability, Preset};
 use crate::db::Db;
-use crate::recovery::OpenMode;
+use crate::handle::Handle;
+use crate::keyspace::Keyspace;
+use crate::recovery::{self, OpenMode};
 
 /// Names what a database is opened with. What is not named is what is stored, or the preset's.
 #[derive(Clone, Debug)]
@@ -20,8 +24,36 @@ pub struct Builder {
     create_if_missing: bool,
 }
 
+impl Db {
+    /// Opens the database in a directory, creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(dir).open()
+    }
+
+    /// Names how to open the database in a directory.
+    #[must_use]
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    fn open_in(env: &Env, dir: &Path, config: &Config, mode: OpenMode) -> Result<Self> {
+        let (engine, report) = recovery::open(env, dir, config, mode)?;
+        let handle = Handle::new(engine, report);
+        if mode != OpenMode::ReadOnly {
+            background::start(handle.engine())?;
+        }
+        let default = handle.engine().keyspaces.read().by_id.get(&0).cloned();
+        let default = default.ok_or_else(|| Error::internal("keyspace 0 is missing"))?;
+        let default = Keyspace::new(Arc::clone(&handle), default);
+        Ok(Self { handle, default })
+    }
+}
+
 impl Builder {
-    pub(crate) fn new(dir: &Path) -> Self {
+    fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_path_buf(),
             config: Config::default(),

@@ -1,25 +1,24 @@
 //! The database: what users open.
 
 use std::fmt;
-use std::path::Path;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result, SeqNo, Slice};
-use memtide_env::Env;
 
 use crate::batch::BatchBody;
-use crate::builder::Builder;
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, check_keyspace_name};
 use crate::engine::Engine;
+use crate::handle::Handle;
 use crate::health::Health;
 use crate::iter::Iter;
 use crate::keyspace::Keyspace;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
-use crate::recovery::{self, OpenMode, RecoveryReport};
+use crate::recovery::RecoveryReport;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, Stats};
-use crate::version::{Change, Edit, check_keyspace_name};
+use crate::version::{Change, Edit};
+use crate::wal::Log;
 use crate::{background, compaction, flush, shutdown, write};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
@@ -35,58 +34,13 @@ use crate::{background, compaction, flush, shutdown, write};
 /// ```
 #[derive(Clone)]
 pub struct Db {
-    handle: Arc<Handle>,
-    default: Keyspace,
-}
-
-/// What all handles of a database share; dropping the last one closes it.
-pub(crate) struct Handle {
-    engine: Arc<Engine>,
-    report: RecoveryReport,
-}
-
-impl Handle {
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // Whoever cares whether closing worked calls `Db::close`.
-        let _ = shutdown::close(&self.engine);
-    }
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) default: Keyspace,
 }
 
 impl Db {
-    /// Opens the database in a directory, creating it if there is none.
-    ///
-    /// # Errors
-    /// As [`Builder::open`].
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::builder(dir).open()
-    }
-
-    /// Names how to open the database in a directory.
-    #[must_use]
-    pub fn builder(dir: impl AsRef<Path>) -> Builder {
-        Builder::new(dir.as_ref())
-    }
-
-    pub(crate) fn open_in(env: &Env, dir: &Path, config: &Config, mode: OpenMode) -> Result<Self> {
-        let (engine, report) = recovery::open(env, dir, config, mode)?;
-        let handle = Arc::new(Handle { engine, report });
-        if mode != OpenMode::ReadOnly {
-            background::start(&handle.engine)?;
-        }
-        let default = handle.engine.keyspaces.read().by_id.get(&0).cloned();
-        let default = default.ok_or_else(|| Error::internal("keyspace 0 is missing"))?;
-        let default = Keyspace::new(Arc::clone(&handle), default);
-        Ok(Self { handle, default })
-    }
-
     fn engine(&self) -> &Arc<Engine> {
-        &self.handle.engine
+        self.handle.engine()
     }
 
     /// Sets the value of a key of the default keyspace.
@@ -251,7 +205,7 @@ impl Db {
     pub fn sync(&self) -> Result<()> {
         let engine = self.engine();
         engine.check_open()?;
-        let position = engine.commit.lock().as_ref().map_or(0, write::Log::position);
+        let position = engine.commit.lock().as_ref().map_or(0, Log::position);
         write::sync_to(engine, position)
     }
 
@@ -320,7 +274,6 @@ impl Db {
     ///
     /// # Errors
     /// The log or the manifest could not be synced. The database is closed all the same.
-    #[expect(clippy::needless_pass_by_value, reason = "the handle is given up")]
     pub fn close(self) -> Result<()> {
         shutdown::close(self.engine())
     }
@@ -358,6 +311,7 @@ impl Batch {
     }
 
     /// Adds a delete of a range; an empty range adds nothing.
+    #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     pub fn delete_range(&mut self, keyspace: &Keyspace, range: impl KeyRange) {
         if self.accepts(keyspace) {
             self.body.delete_range(keyspace.state(), &HalfOpen::of(&range));

@@ -27,7 +27,7 @@ use crate::keyspace_state::KeyspaceState;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{Graveyard, Manifest};
-use crate::write::Log;
+use crate::wal::Log;
 
 /// Keyspaces by id and by name.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use memtide_base::{Error, Result, SeqNo, Slice, Target};
 
 use crate::engine::Engine;
 use crate::keyspace_state::{KeyspaceState, SuperVersion};
+use crate::live_snapshot::LiveSnapshot;
 use crate::range::HalfOpen;
 use crate::read::VisibleCursor;
-use crate::snapshot::Snapshot;
 
 /// Keys with their values in key order, as of the moment the iterator was made.
 ///
@@ -36,7 +36,7 @@ struct Open {
     front: Option<VisibleCursor>,
     back: Option<VisibleCursor>,
     /// Keeps what it sees from being compacted away while its superversion is replaced.
-    _snapshot: Option<Snapshot>,
+    _snapshot: Option<Arc<LiveSnapshot>>,
 }
 
 impl Iter {
@@ -45,7 +45,7 @@ impl Iter {
         engine: &Arc<Engine>,
         keyspace: &KeyspaceState,
         range: HalfOpen,
-        snapshot: Option<Snapshot>,
+        snapshot: Option<Arc<LiveSnapshot>>,
     ) -> Self {
         if let Err(error) = engine.check_open() {
             return Self::failed(error);
@@ -53,7 +53,7 @@ impl Iter {
         // The superversion first: what is published later may be missing from it, never the reverse.
         let view = keyspace.current();
         let below = match &snapshot {
-            Some(snapshot) => snapshot.seqno(),
+            Some(snapshot) => snapshot.below(),
             None => engine.snapshots.visible(),
         };
         let open = Open {

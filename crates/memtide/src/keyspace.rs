@@ -7,8 +7,8 @@ use memtide_base::{Error, Result, Slice};
 use memtide_memtable::MemtableType;
 
 use crate::batch::BatchBody;
-use crate::db::Handle;
 use crate::engine::Engine;
+use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
@@ -91,6 +91,7 @@ impl Keyspace {
     ///
     /// # Errors
     /// As [`Keyspace::put`].
+    #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     pub fn delete_range(&self, range: impl KeyRange) -> Result<()> {
         let mut batch = BatchBody::default();
         batch.delete_range(&self.state, &HalfOpen::of(&range));
@@ -131,6 +132,7 @@ impl Keyspace {
     }
 
     /// The keys of a range.
+    #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     #[must_use]
     pub fn range(&self, range: impl KeyRange) -> Iter {
         Iter::new(self.engine(), &self.state, HalfOpen::of(&range), None)

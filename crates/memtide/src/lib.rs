@@ -32,10 +32,12 @@ mod db;
 mod engine;
 mod files;
 mod flush;
+mod handle;
 mod health;
 mod iter;
 mod keyspace;
 mod keyspace_state;
+mod live_snapshot;
 mod range;
 mod read;
 mod recovery;
@@ -48,13 +50,15 @@ mod survivors;
 mod table_store;
 mod verify;
 mod version;
+mod wal;
 mod write;
 
 use std::path::Path;
 
 pub use builder::Builder;
 pub use config::{
-    Config, ConfigError, Durability, KeyspaceConfig, LSMTreeConfig, Preset, TreeConfig, Violation,
+    Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig, Preset,
+    TreeConfig, Violation,
 };
 pub use db::{Batch, Commit, Db};
 pub use health::Health;
@@ -70,9 +74,6 @@ pub use recovery::RecoveryReport;
 pub use snapshot::Snapshot;
 pub use stats::{KeyspaceStats, LevelStats, Stats};
 pub use verify::{Damage, VerifyReport};
-
-/// The name of the keyspace that every database has.
-pub const DEFAULT_KEYSPACE: &str = "default";
 
 /// Reads every byte of the closed database in `dir` and reports all damage.
 ///

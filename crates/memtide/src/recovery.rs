@@ -27,16 +27,17 @@ use memtide_storage::log::{
     parse_manifest_file_name, parse_wal_file_name,
 };
 
-use crate::config::{Config, Settings};
+use crate::config::{Config, DEFAULT_KEYSPACE, Settings};
 use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
+use crate::flush;
 use crate::health::HealthState;
 use crate::keyspace_state::KeyspaceState;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{self, Change, Edit, Graveyard, Manifest, ManifestState};
-use crate::write::{self, Log, Segment};
-use crate::{DEFAULT_KEYSPACE, flush};
+use crate::wal::{self, Log, Segment};
+use crate::write;
 
 /// Segments that may wait for replay at the next open; more are flushed first.
 const SEGMENTS_MAX: usize = 4;
@@ -276,11 +277,11 @@ fn open_segments(
         }
     }
     check_chain(state, &older)?;
-    for at in 0..readers.len() {
+    for (at, (reader, _)) in readers.iter_mut().enumerate() {
         if let Some(next) = older.get(at + 1) {
-            readers[at].0.expect_durable(next.header.prev_end);
+            reader.expect_durable(next.header.prev_end);
         } else if let Some(closed) = state.closed {
-            readers[at].0.expect_durable(closed.end);
+            reader.expect_durable(closed.end);
         }
     }
     Ok(Segments { readers, older })
@@ -306,13 +307,10 @@ fn check_chain(state: &ManifestState, segments: &[SegmentInfo]) -> Result<()> {
             return missing(format!("a segment between {a:016x}.wal and {b:016x}.wal is missing"));
         }
     }
-    if let Some(oldest) = segments.first() {
-        if oldest.header.prev_end > state.wal_start {
-            return missing(format!(
-                "the log begins at {}, the tables end at {}",
-                oldest.header.prev_end, state.wal_start
-            ));
-        }
+    let begins = segments.first().map_or(0, |oldest| oldest.header.prev_end);
+    if begins > state.wal_start {
+        let needed = state.wal_start;
+        return missing(format!("the log begins at {begins}, it is needed from {needed} on"));
     }
     let newest = segments.last().map(|segment| segment.header.base);
     let needed = state.closed.map_or(state.seq_high, |closed| closed.base.max(state.seq_high));
@@ -507,7 +505,7 @@ fn start_log(
         .max(state.seq_high)
         .max(end)
         .next_multiple_of(PAGE);
-    let bytes = write::segment_bytes(engine.settings.wal_segment_size, None, 0);
+    let bytes = wal::segment_bytes(engine.settings.wal_segment_size, None, 0);
     let name = files::wal_name(base);
     // What a crash left of a segment that was being created has this name at most.
     match engine.env.vfs.remove(&engine.layout.at(&name)) {
@@ -518,7 +516,7 @@ fn start_log(
     }
     let previous = last.map(|header| (header.salt, end));
     let (env, layout) = (&engine.env, &engine.layout);
-    let writer = write::create_segment(env, layout, engine.uuid, base, bytes, previous)?;
+    let writer = wal::create_segment(env, layout, engine.uuid, base, bytes, previous)?;
     let segments = older.iter().enumerate().map(|(at, segment)| Segment {
         base: segment.header.base,
         end: older.get(at + 1).map_or(end, |next| next.header.prev_end),

@@ -7,6 +7,7 @@ use memtide_base::{Error, Result};
 
 use crate::engine::Engine;
 use crate::version::{Change, ClosedWal, Edit};
+use crate::wal::Log;
 use crate::{background, flush, write};
 
 /// Closes the database and releases its lock, also when it fails. A second close does nothing.
@@ -37,7 +38,7 @@ fn finish(engine: &Engine) -> Result<()> {
         }
         flush::flush(engine, keyspace)?;
     }
-    let end = engine.commit.lock().as_ref().map_or(0, write::Log::position);
+    let end = engine.commit.lock().as_ref().map_or(0, Log::position);
     write::sync_to(engine, end)?;
     let base = {
         let mut commit = engine.commit.lock();

@@ -6,6 +6,7 @@ use memtide_base::{Result, SeqNo, Slice};
 use crate::engine::Engine;
 use crate::iter::Iter;
 use crate::keyspace::Keyspace;
+use crate::live_snapshot::LiveSnapshot;
 use crate::range::{HalfOpen, KeyRange};
 use crate::read;
 
@@ -13,31 +14,18 @@ use crate::read;
 /// clone; pins no memory by itself, but keeps compaction from dropping what it sees.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    registered: Arc<Registered>,
-}
-
-#[derive(Debug)]
-struct Registered {
-    engine: Arc<Engine>,
-    below: SeqNo,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.engine.snapshots.release(self.below);
-    }
+    live: Arc<LiveSnapshot>,
 }
 
 impl Snapshot {
     pub(crate) fn take(engine: &Arc<Engine>) -> Self {
-        let below = engine.snapshots.take();
-        Self { registered: Arc::new(Registered { engine: Arc::clone(engine), below }) }
+        Self { live: LiveSnapshot::take(engine) }
     }
 
     /// The snapshot sees every write with a number below this one.
     #[must_use]
     pub fn seqno(&self) -> SeqNo {
-        self.registered.below
+        self.live.below()
     }
 
     /// The value of a key.
@@ -45,7 +33,7 @@ impl Snapshot {
     /// # Errors
     /// A table could not be read, or the database is closed.
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        let engine = &self.registered.engine;
+        let engine = self.live.engine();
         engine.check_open()?;
         keyspace.check_of(engine)?;
         let view = keyspace.state().current();
@@ -59,6 +47,7 @@ impl Snapshot {
     }
 
     /// The keys of a range.
+    #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     #[must_use]
     pub fn range(&self, keyspace: &Keyspace, range: impl KeyRange) -> Iter {
         self.over(keyspace, HalfOpen::of(&range))
@@ -71,9 +60,9 @@ impl Snapshot {
     }
 
     fn over(&self, keyspace: &Keyspace, range: HalfOpen) -> Iter {
-        let engine = &self.registered.engine;
+        let engine = self.live.engine();
         match keyspace.check_of(engine) {
-            Ok(()) => Iter::new(engine, keyspace.state(), range, Some(self.clone())),
+            Ok(()) => Iter::new(engine, keyspace.state(), range, Some(Arc::clone(&self.live))),
             Err(error) => Iter::failed(error),
         }
     }

@@ -7,7 +7,7 @@ use memtide_memtable::{MemtableType, Usage};
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::version::LEVELS;
-use crate::write::Log;
+use crate::wal::Log;
 
 /// Figures of a database. Bytes unless a name says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]

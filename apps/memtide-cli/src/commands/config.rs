@@ -21,7 +21,7 @@ pub(crate) fn run(global: &Global, config: &args::Config) -> Outcome {
 
 fn check(global: &Global, file: Option<&Path>) -> Outcome {
     let file = file.or(global.config.as_deref());
-    let (_, wrong) = open::check(global, file)?;
+    let wrong = open::check(global, file)?;
     if global.json {
         let violation =
             |one: &memtide::Violation| json!({ "field": one.field, "message": one.message });

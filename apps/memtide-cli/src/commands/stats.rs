@@ -43,11 +43,12 @@ fn keyspaces(stats: &Stats) -> comfy_table::Table {
     table
 }
 
-/// `4 1 0 2`: the tables of each level.
+/// `4 1 0 2`: the tables of each level down to the last that has any.
 fn levels(keyspace: &KeyspaceStats) -> String {
-    let counts: Vec<String> =
-        keyspace.levels.iter().map(|level| level.tables.to_string()).collect();
-    counts.join(" ")
+    let depth =
+        keyspace.levels.iter().rposition(|level| level.tables > 0).map_or(0, |last| last + 1);
+    let tables = keyspace.levels[..depth].iter().map(|level| level.tables.to_string());
+    tables.collect::<Vec<_>>().join(" ")
 }
 
 fn whole(stats: &Stats) -> comfy_table::Table {

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use memtide::{Error, ErrorKind};
-use serde_json::json;
+use memtide::{Damage, Error, ErrorKind, VerifyReport};
+use serde_json::{Value, json};
 
 use crate::args::Global;
 use crate::open;
@@ -14,10 +14,7 @@ pub(crate) fn run(global: &Global) -> Outcome {
     let dir = open::directory(global, None, &open::config(global, &[])?)?;
     let found = memtide::verify(&dir)?;
     if global.json {
-        let damage = |one: &memtide::Damage| json!({ "file": one.file.display().to_string(), "offset": one.offset, "what": one.what });
-        let damages: Vec<_> = found.damages.iter().map(damage).collect();
-        let report = json!({ "files": found.files, "bytes": found.bytes, "damages": damages });
-        report::print_json(&report)?;
+        report::print_json(&document(&found))?;
     } else {
         let mut output = report::output();
         for one in &found.damages {
@@ -25,7 +22,7 @@ pub(crate) fn run(global: &Global) -> Outcome {
         }
         output.finish()?;
     }
-    let read = format!("{} B in {} files", found.bytes, found.files);
+    let read = format!("{} files ({})", found.files, report::bytes(found.bytes));
     match found.damages.len() {
         0 => {
             report::say(format_args!("no damage in {read}"));
@@ -37,4 +34,13 @@ pub(crate) fn run(global: &Global) -> Outcome {
             Err(Error::new(ErrorKind::Corruption, message).into())
         }
     }
+}
+
+fn document(found: &VerifyReport) -> Value {
+    let damage = |one: &Damage| {
+        let file = one.file.display().to_string();
+        json!({ "file": file, "offset": one.offset, "what": one.what })
+    };
+    let damages: Vec<Value> = found.damages.iter().map(damage).collect();
+    json!({ "files": found.files, "bytes": found.bytes, "damages": damages })
 }

@@ -54,7 +54,8 @@ fn a_database_in_use_is_three() {
 fn damage_is_four_and_named() {
     let program = Program::new();
     let rows: String = (0..500).map(|n| format!("{n} of many keys\n")).collect();
-    program.feed(&["import", "-", "--format", "lines"], rows.as_bytes());
+    let imported = program.feed(&["import", "-", "--format", "lines"], rows.as_bytes());
+    assert_eq!(imported.code, Some(0), "{imported:?}");
     program.ok(&["flush"]);
     let tables = fs::read_dir(program.path("db/sst")).expect("tables");
     let table = tables.map(|entry| entry.expect("readable").path()).next().expect("a table");

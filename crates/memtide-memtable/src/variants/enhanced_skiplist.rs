@@ -203,7 +203,12 @@ mod tests {
         let records: u64 =
             keys.iter().map(|key| 4 + crate::record::record_bytes(key.len(), 64)).sum();
         let shape = BatchShape { entries: keys.len() as u64, ..BatchShape::default() };
-        let plan = arena.plan(records + index.index_bytes_max(arena, &shape) + 8).expect("it fits");
+        let plan = arena
+            .plan(
+                records + index.index_bytes_max(arena, &shape) + 8,
+                crate::arena::Beside::default(),
+            )
+            .expect("it fits");
         assert!(arena.allocate(&plan));
         let mut slab = arena.slab(&plan);
         for (seq, key) in (first_seq..).zip(keys) {

@@ -22,7 +22,7 @@ use crate::contract::{
 };
 use crate::meter::HeapMeter;
 use crate::view::{self, LatestView};
-use crate::{chain, skl};
+use crate::{chain, skl, view_cursor};
 
 /// The link words of the table begin behind `older`.
 const TABLE_LINK: u32 = 1;
@@ -78,6 +78,10 @@ impl MemIndex for HashLinkedList {
         self.table.bytes_max(shape)
     }
 
+    fn view_bytes_max(&self, records: u64) -> u64 {
+        view::view_bytes(records)
+    }
+
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         let inserted = if let Some(node) = self.table.find(arena, &entry.lookup()) {
             skl::insert_version(arena, slab, entry, node)
@@ -101,11 +105,11 @@ impl MemIndex for HashLinkedList {
         let count = self.records.load(Ordering::Acquire);
         let since = |known| self.since(arena, known);
         let view = self.latest.at(arena, &self.meter, count, since);
-        view::seek(arena, pos, view, below, to);
+        view_cursor::seek(arena, pos, view, below, to);
     }
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-        view::walk(arena, pos, below, step)
+        view_cursor::walk(arena, pos, below, step)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {

@@ -23,6 +23,7 @@ use crate::contract::{
 };
 use crate::meter::HeapMeter;
 use crate::view::{self, LatestView};
+use crate::view_cursor;
 
 const CAPACITY_MAX: u64 = 8192;
 /// A new chunk holds one entry for so many older ones.
@@ -129,6 +130,10 @@ impl MemIndex for LinkedList {
         bytes
     }
 
+    fn view_bytes_max(&self, records: u64) -> u64 {
+        view::view_bytes(records)
+    }
+
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         if self.contains(arena, &entry.lookup(), entry.seq) {
             return Inserted::Duplicate;
@@ -153,11 +158,11 @@ impl MemIndex for LinkedList {
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         let since = |known| self.since(arena, known);
         let view = self.latest.at(arena, &self.meter, self.len(), since);
-        view::seek(arena, pos, view, below, to);
+        view_cursor::seek(arena, pos, view, below, to);
     }
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-        view::walk(arena, pos, below, step)
+        view_cursor::walk(arena, pos, below, step)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {

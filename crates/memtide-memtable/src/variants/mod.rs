@@ -15,8 +15,8 @@ use memtide_base::sync::Arc;
 
 use crate::contract::MemIndex;
 use crate::kind::MemtableType;
-use crate::memtable::MemtableOptions;
 use crate::meter::HeapMeter;
+use crate::options::MemtableOptions;
 
 /// An empty index of the type that `options` name.
 pub(crate) fn create(options: &MemtableOptions, meter: &Arc<HeapMeter>) -> Box<dyn MemIndex> {

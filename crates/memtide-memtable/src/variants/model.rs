@@ -10,8 +10,9 @@ use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
 use crate::arena::Arena;
 use crate::contract::{BatchShape, Inserted, LookupKey, MemIndex, NewEntry};
 use crate::kind::MemtableType;
-use crate::memtable::{Memtable, MemtableOptions};
+use crate::memtable::Memtable;
 use crate::meter::HeapMeter;
+use crate::options::MemtableOptions;
 use crate::record;
 
 /// The seed of all key hashes here.
@@ -36,7 +37,7 @@ impl<I: MemIndex> Rig<I> {
         let record_bytes = record::record_bytes(key.len(), 0) + 4 * links;
         let shape = BatchShape { entries: 1, record_bytes, key_bytes: key.len() as u64 };
         let bytes = record_bytes + self.index.index_bytes_max(&self.arena, &shape);
-        let plan = self.arena.plan(bytes).expect("64 MiB hold it");
+        let plan = self.arena.plan(bytes, crate::arena::Beside::default()).expect("64 MiB hold it");
         assert!(self.arena.allocate(&plan));
         let entry = NewEntry::new(key.as_bytes(), hash, seq, Kind::Put, b"");
         let inserted = self.index.insert(&self.arena, &mut self.arena.slab(&plan), &entry);

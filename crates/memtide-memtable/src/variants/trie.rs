@@ -290,7 +290,10 @@ mod tests {
             let record_bytes = batch.iter().map(record).sum();
             let shape = BatchShape { entries: batch.len() as u64, record_bytes, key_bytes: 0 };
             let bytes = record_bytes + self.trie.index_bytes_max(&self.arena, &shape);
-            let plan = self.arena.plan(bytes).expect("the arena is large enough");
+            let plan = self
+                .arena
+                .plan(bytes, crate::arena::Beside::default())
+                .expect("the arena is large enough");
             assert!(self.arena.allocate(&plan));
             let mut slab = self.arena.slab(&plan);
             for (key, seq) in batch {
@@ -420,6 +423,16 @@ mod tests {
         assert!(nodes <= 28 * 20_000, "{nodes} B of nodes for 20000 random keys");
     }
 
+    #[test]
+    fn a_batch_in_which_every_key_grows_a_node_fits_its_bound() {
+        let key = |group: u8, last: u8| vec![group, b'x', b'x', b'x', last];
+        let keys = |group: u8| (0..4).map(move |last| key(group, last));
+        let mut bare = Bare::of((0..8).flat_map(keys));
+        // The records are 28 B long, so each of them leaves a gap before the next node.
+        bare.insert(&(0..8).map(|group| (key(group, 4), 1)).collect::<Vec<_>>());
+        bare.check();
+    }
+
     /// Short keys over few bytes, so that they are prefixes of each other, and a few long ones.
     fn keys() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![Just(0_u8), Just(0xFF), Just(b'a'), Just(b'b')];
@@ -470,10 +483,12 @@ mod tests {
                     let got = bare.trie.get(&bare.arena, &k, below).map(|at| bare.arena.entry(at));
                     prop_assert_eq!(got.map(|entry| (entry.key, entry.seq)),
                         known.get(probe).map(|seq| (probe.as_slice(), *seq)));
-                    let at_or_above = bare.walked(below, Seek::Ge(k), Walk::Next);
-                    prop_assert_eq!(at_or_above, pairs().filter(|w| w.0 >= *probe).collect::<Vec<_>>());
-                    let at_or_below = bare.walked(below, Seek::Le(k), Walk::Prev);
-                    prop_assert_eq!(at_or_below, pairs().filter(|w| w.0 <= *probe).rev().collect::<Vec<_>>());
+                    let met = bare.walked(below, Seek::Ge(k), Walk::Next);
+                    let above = pairs().filter(|w| w.0 >= *probe);
+                    prop_assert_eq!(met, above.collect::<Vec<_>>());
+                    let met = bare.walked(below, Seek::Le(k), Walk::Prev);
+                    let under = pairs().rev().filter(|w| w.0 <= *probe);
+                    prop_assert_eq!(met, under.collect::<Vec<_>>());
                 }
             }
         }

@@ -25,6 +25,7 @@ use crate::contract::{
 use crate::meter::HeapMeter;
 use crate::run::{self, FAN_IN, Place, Run, RunKey};
 use crate::view::{self, LatestView};
+use crate::view_cursor;
 
 /// Tail and run of a table that has at most [`SMALL_TABLE`] records in runs.
 const SMALL_RUN: usize = 512;
@@ -170,7 +171,7 @@ impl Vector {
     }
 
     /// Fills `order` with the tail's records in order, each with the head of its key behind what all keys
-    /// have in common: most comparisons are then one of two words.
+    /// have in shared: most comparisons are then one of two words.
     fn sort_tail(&self, arena: &Arena, order: &mut [(u64, u32)]) {
         let mut records = self.tail_blocks(arena).flat_map(|block| block.refs());
         for slot in &mut *order {
@@ -179,8 +180,8 @@ impl Vector {
         let entry = |word: u32| Ref::from_word(word).map(|at| arena.entry(at));
         let entry = |word: u32| entry(word).expect("the tail fills the order");
         let first = entry(order[0].1).key;
-        let common = |&(_, word): &(u64, u32)| run::common_prefix(first, entry(word).key);
-        let prefix = order.iter().map(common).min().unwrap_or(0);
+        let shared = |&(_, word): &(u64, u32)| run::common_prefix(first, entry(word).key);
+        let prefix = order.iter().map(shared).min().unwrap_or(0);
         for slot in &mut *order {
             slot.0 = key::head(&entry(slot.1).key[prefix..]);
         }
@@ -302,6 +303,10 @@ impl MemIndex for Vector {
         bytes + due.map_or(0, |newest| Run::merged_bytes_max(arena, newest))
     }
 
+    fn view_bytes_max(&self, records: u64) -> u64 {
+        view::view_bytes(records)
+    }
+
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         if self.contains(arena, &entry.lookup(), entry.seq) {
             return Inserted::Duplicate;
@@ -322,11 +327,11 @@ impl MemIndex for Vector {
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         let since = |known| self.since(arena, known);
         let view = self.latest.at(arena, &self.meter, self.tail() + self.sorted(), since);
-        view::seek(arena, pos, view, below, to);
+        view_cursor::seek(arena, pos, view, below, to);
     }
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-        view::walk(arena, pos, below, step)
+        view_cursor::walk(arena, pos, below, step)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {

@@ -8,12 +8,14 @@ use memtide_base::{Error, ErrorKind};
 
 /// When a write is acknowledged, and so what it survives.
 ///
-/// | Level | acknowledged when | `kill -9` | power cut |
+/// | Level | acknowledged when | `kill -9` loses | a power cut loses |
 /// |---|---|---|---|
-/// | `None` | applied in memory; a keyspace's own choice, its writes never reach the log | since the last flush | since the last flush |
-/// | `Buffered` | the log record reached the kernel | nothing lost | the un-synced end of the log |
-/// | `Interval(d)` | as `Buffered`; the log is synced every `d` | nothing lost | at most the last `d` and the sync then running |
-/// | `Sync` | an fdatasync covers the record | nothing lost | nothing lost |
+/// | `None` | applied in memory | all since the last flush | all since the last flush |
+/// | `Buffered` | the log record reached the kernel | nothing | the un-synced end of the log |
+/// | `Interval(d)` | as `Buffered`; synced every `d` | nothing | at most the last `d` and a running sync |
+/// | `Sync` | an fdatasync covers the record | nothing | nothing |
+///
+/// `None` is a keyspace's own choice: its writes never reach the log.
 ///
 /// Whatever is lost, what remains is the database after a prefix of its writes, with every batch whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,11 @@ use memtide_storage::compress::Codec;
 
 pub use durability::Durability;
 pub use preset::Preset;
+pub(crate) use validate::check_keyspace_name;
 pub use validate::{ConfigError, Violation};
+
+/// The name of the keyspace that every database has.
+pub const DEFAULT_KEYSPACE: &str = "default";
 
 /// The former name of [`Config`], kept for existing programs.
 pub type LSMTreeConfig = Config;
@@ -170,7 +174,7 @@ impl Config {
         stored: Option<KeyspaceOptions>,
     ) -> KeyspaceOptions {
         let own = self.keyspaces.get(name).cloned().unwrap_or_default();
-        let follows = stored.is_none() || name == crate::DEFAULT_KEYSPACE;
+        let follows = stored.is_none() || name == DEFAULT_KEYSPACE;
         let named_type = own.memtable_type.or(self.memtable_type.filter(|_| follows));
         let named_size = own.max_memtable_size.or(self.max_memtable_size.filter(|_| follows));
         let named_durability = own.durability.or(self.durability.filter(|_| follows));

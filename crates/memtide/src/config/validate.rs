@@ -114,6 +114,17 @@ impl Config {
     }
 }
 
+/// Whether a keyspace may have this name: 1 to 255 bytes of UTF-8 without control characters.
+pub(crate) fn check_keyspace_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(format!("a keyspace name has 1 to 255 bytes, this has {}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("a keyspace name has no control characters: {name:?}"));
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Check {
     found: Vec<Violation>,
@@ -155,7 +166,7 @@ impl Check {
     fn keyspace(&mut self, name: &str, keyspace: &KeyspaceConfig) {
         let field = |option: &str| format!("keyspace.{name}.{option}");
         self.bytes(&field("max_memtable_size"), keyspace.max_memtable_size, MEMTABLE_SIZES);
-        if let Err(message) = crate::version::check_keyspace_name(name) {
+        if let Err(message) = check_keyspace_name(name) {
             self.found.push(Violation { field: format!("keyspace.{name}"), message });
         }
     }

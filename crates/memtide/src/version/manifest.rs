@@ -28,7 +28,7 @@ use memtide_storage::log::{
 use super::edit::{Change, ClosedWal, Edit, StoredTable};
 use super::table_meta::{Graveyard, TableMeta};
 use super::{LEVELS, Version};
-use crate::config::KeyspaceOptions;
+use crate::config::{KeyspaceOptions, check_keyspace_name};
 use crate::files::{self, CURRENT, CURRENT_NEW, Layout};
 
 const CURRENT_FORMAT: &str = "memtide 1";
@@ -127,7 +127,7 @@ impl ManifestState {
                 (self.uuid, self.hash_seed) = (*uuid, *hash_seed);
             }
             Change::KeyspaceAdd { id, name, options } => {
-                super::check_keyspace_name(name)?;
+                check_keyspace_name(name)?;
                 let record = KeyspaceRecord {
                     name: name.clone(),
                     options: *options,

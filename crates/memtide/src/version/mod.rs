@@ -164,17 +164,6 @@ impl Version {
     }
 }
 
-/// Whether a keyspace may have this name: 1 to 255 bytes of UTF-8 without control characters.
-pub(crate) fn check_keyspace_name(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > 255 {
-        return Err(format!("a keyspace name has 1 to 255 bytes, this has {}", name.len()));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(format!("a keyspace name has no control characters: {name:?}"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

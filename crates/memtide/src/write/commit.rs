@@ -13,13 +13,13 @@ use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_memtable::{BatchShape, Full, Memtable, Reservation};
 use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
 
-use super::log::{self, Log};
-use super::memory;
 use super::rotate::rotate;
+use super::{memory, segments};
 use crate::batch::{BatchBody, Payload};
 use crate::config::Durability;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
+use crate::wal::Log;
 
 /// Writes a batch; returns the sequence number of its last operation. An empty batch writes nothing.
 pub(crate) fn write(engine: &Engine, batch: &BatchBody, durability: Durability) -> Result<SeqNo> {
@@ -32,12 +32,12 @@ pub(crate) fn write(engine: &Engine, batch: &BatchBody, durability: Durability) 
     let committed = loop {
         match try_commit(engine, batch)? {
             Attempt::Done(committed) => break committed,
-            Attempt::NeedsSegment => log::follow(engine)?,
+            Attempt::NeedsSegment => segments::follow(engine)?,
             Attempt::NeedsMemory => memory::wait_for_memory(engine)?,
         }
     };
     if durability == Durability::Sync && batch.logged.count > 0 {
-        log::sync_to(engine, committed.end)?;
+        segments::sync_to(engine, committed.end)?;
     }
     Ok(committed.last)
 }
@@ -117,12 +117,12 @@ fn append(engine: &Engine, log: &mut Log, batch: &BatchBody, durable: SeqNo) -> 
     })
 }
 
+/// A memtable and what a batch needs of it.
+type Choice = (Arc<Memtable>, BatchShape);
+
 /// The memtable of each keyspace of the batch, rotated where it is full, with what the batch needs of it.
 /// `None` if there is no memory for them now.
-fn choose_tables(
-    engine: &Engine,
-    batch: &BatchBody,
-) -> Result<Option<Vec<(Arc<Memtable>, BatchShape)>>> {
+fn choose_tables(engine: &Engine, batch: &BatchBody) -> Result<Option<Vec<Choice>>> {
     let mut chosen = Vec::with_capacity(batch.keyspaces.len());
     for keyspace in &batch.keyspaces {
         match choose_table(engine, batch, keyspace)? {
@@ -137,7 +137,7 @@ fn choose_table(
     engine: &Engine,
     batch: &BatchBody,
     keyspace: &Arc<KeyspaceState>,
-) -> Result<Option<(Arc<Memtable>, BatchShape)>> {
+) -> Result<Option<Choice>> {
     // The active table, then one of the usual size, then one made for this batch.
     for _ in 0..3 {
         let table = Arc::clone(&keyspace.current().active);

@@ -2,3 +2,5 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test code")]
 
 mod basics;
+mod crash;
+mod oracle;

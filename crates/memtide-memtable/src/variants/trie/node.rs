@@ -364,7 +364,8 @@ mod tests {
 
     /// A node of every kind with the bytes `0, 255, 7, 254, 14, ...`; children are `byte + 1`.
     fn filled<'a>(arena: &'a Arena, count: u8) -> Node<'a> {
-        let plan = arena.plan(8192).expect("the arena is large enough");
+        let plan =
+            arena.plan(8192, crate::arena::Beside::default()).expect("the arena is large enough");
         assert!(arena.allocate(&plan));
         let mut slab = arena.slab(&plan);
         let at = slab.words8(NodeKind::N4.words8());

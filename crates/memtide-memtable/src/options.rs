@@ -1,0 +1,19 @@
+//! What a memtable is made from.
+
+use memtide_base::ledger::Ledger;
+use memtide_base::sync::Arc;
+
+use crate::kind::MemtableType;
+
+/// What a memtable is made from.
+#[derive(Clone, Debug)]
+pub struct MemtableOptions {
+    /// Which variant orders the records.
+    pub kind: MemtableType,
+    /// The most bytes the table reserves, everything included.
+    pub bytes_max: u64,
+    /// Seed of the key hashes callers pass in; also seeds tower heights.
+    pub hash_seed: u64,
+    /// Who is asked before memory is allocated.
+    pub ledger: Arc<Ledger>,
+}

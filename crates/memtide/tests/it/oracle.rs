@@ -1,0 +1,280 @@
+//! What a database should hold: a few sorted maps, the changes that tests make to both, and the seeded
+//! generator that draws them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Bound;
+
+use memtide::{Codec, Config, Db, Durability, KeyspaceConfig, MemtableType, Result, SeqNo};
+use memtide_env::Random;
+use memtide_env::random::SplitMix64;
+
+/// The keyspaces that most tests use.
+pub(crate) const NAMES: [&str; 3] = ["default", "left", "right"];
+
+pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Span = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// The contents of a database. A keyspace without rows is as one that does not exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State(BTreeMap<String, Rows>);
+
+/// One change.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Put(&'static str, Vec<u8>, Vec<u8>),
+    Delete(&'static str, Vec<u8>),
+    DeleteRange(&'static str, Span),
+}
+
+impl Change {
+    fn keyspace(&self) -> &'static str {
+        match self {
+            Self::Put(name, ..) | Self::Delete(name, _) | Self::DeleteRange(name, _) => name,
+        }
+    }
+}
+
+/// Whether a range holds a key.
+pub(crate) fn holds((from, to): &Span, key: &[u8]) -> bool {
+    let after = match from {
+        Bound::Included(from) => key >= from.as_slice(),
+        Bound::Excluded(from) => key > from.as_slice(),
+        Bound::Unbounded => true,
+    };
+    let before = match to {
+        Bound::Included(to) => key <= to.as_slice(),
+        Bound::Excluded(to) => key < to.as_slice(),
+        Bound::Unbounded => true,
+    };
+    after && before
+}
+
+impl State {
+    /// Everything an open database shows.
+    pub(crate) fn of(db: &Db) -> Result<Self> {
+        let mut state = Self::default();
+        for keyspace in db.keyspaces() {
+            let mut rows = Rows::new();
+            for entry in keyspace.iter() {
+                let (key, value) = entry?;
+                assert!(rows.insert(key.to_vec(), value.to_vec()).is_none(), "a key came twice");
+            }
+            if !rows.is_empty() {
+                state.0.insert(keyspace.name().to_owned(), rows);
+            }
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            let name = change.keyspace();
+            let rows = self.0.entry(name.to_owned()).or_default();
+            match change {
+                Change::Put(_, key, value) => drop(rows.insert(key.clone(), value.clone())),
+                Change::Delete(_, key) => drop(rows.remove(key)),
+                Change::DeleteRange(_, span) => rows.retain(|key, _| !holds(span, key)),
+            }
+            if rows.is_empty() {
+                self.0.remove(name);
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str, key: &[u8]) -> Option<&Vec<u8>> {
+        self.0.get(name)?.get(key)
+    }
+
+    /// The rows of a keyspace that a range holds, in order.
+    pub(crate) fn rows(&self, name: &str, span: &Span) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let rows = self.0.get(name).into_iter().flatten();
+        rows.filter(|(key, _)| holds(span, key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+
+    /// The part of it that one keyspace is.
+    pub(crate) fn only(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(own, _)| *own == name).map(|(n, r)| (n.clone(), r.clone())).collect())
+    }
+
+    /// In what the other one differs, briefly.
+    pub(crate) fn difference(&self, other: &Self) -> String {
+        let mut text = String::new();
+        let names = self.0.keys().chain(other.0.keys()).collect::<std::collections::BTreeSet<_>>();
+        for name in names {
+            let none = Rows::new();
+            let (own, others) =
+                (self.0.get(name).unwrap_or(&none), other.0.get(name).unwrap_or(&none));
+            let keys = own.keys().chain(others.keys()).collect::<std::collections::BTreeSet<_>>();
+            for key in keys.into_iter().filter(|key| own.get(*key) != others.get(*key)).take(4) {
+                let show = |rows: &Rows| {
+                    rows.get(key).map(|value| value[..value.len().min(24)].escape_ascii().to_string())
+                };
+                let key = key.escape_ascii();
+                let _ = write!(text, "[{name} {key}: {:?} or {:?}] ", show(own), show(others));
+            }
+        }
+        text
+    }
+}
+
+/// Writes changes as one batch; creates no keyspaces.
+pub(crate) fn write(db: &Db, changes: &[Change], durability: Durability) -> Result<SeqNo> {
+    let mut batch = db.batch();
+    for change in changes {
+        let keyspace = db.get_keyspace(change.keyspace()).expect("the keyspace was created before");
+        match change {
+            Change::Put(_, key, value) => batch.put(&keyspace, key, value),
+            Change::Delete(_, key) => batch.delete(&keyspace, key),
+            Change::DeleteRange(_, span) => batch.delete_range(&keyspace, span.clone()),
+        }
+    }
+    Ok(db.write_with(batch, durability)?.seqno())
+}
+
+/// A seeded source of keys, values and changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    random: SplitMix64,
+    values: u64,
+}
+
+impl Draw {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: SplitMix64::new(seed), values: 0 }
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.random.below(n)
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+
+    /// A key that often meets others: as itself, as a prefix, or behind a shared prefix.
+    pub(crate) fn key(&mut self) -> Vec<u8> {
+        match self.below(8) {
+            0 => (0..self.below(4)).map(|_| self.pick(b"\0ab\xff")).collect(),
+            1..=3 => format!("k{:02}", self.below(60)).into_bytes(),
+            4 => format!("tide/2026/{:02}", self.below(40)).into_bytes(),
+            5 => vec![b"bc"[usize::from(self.one_in(2))]; usize::try_from(self.below(20)).unwrap()],
+            _ => self.below(200).to_be_bytes().to_vec(),
+        }
+    }
+
+    /// A value unlike all before it; one in `large` has a few hundred to a few thousand bytes.
+    pub(crate) fn value(&mut self, large: u64) -> Vec<u8> {
+        self.values += 1;
+        let len = if self.one_in(large) { 200 + self.below(3000) } else { self.below(40) };
+        let mut value = format!("{}:", self.values).into_bytes();
+        value.extend((0..len).map(|at| u8::try_from((at * 7 + self.values) % 251).unwrap()));
+        value
+    }
+
+    pub(crate) fn span(&mut self) -> Span {
+        let mut bound = || match self.below(8) {
+            0 => Bound::Unbounded,
+            1..=2 => Bound::Excluded(self.key()),
+            _ => Bound::Included(self.key()),
+        };
+        let (from, to) = (bound(), bound());
+        // Mostly the right way round; an inverted range must do nothing.
+        match (&from, &to) {
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b))
+                if a > b && !self.one_in(6) =>
+            {
+                (to, from)
+            }
+            _ => (from, to),
+        }
+    }
+
+    pub(crate) fn change(&mut self, names: &[&'static str]) -> Change {
+        let name = self.pick(names);
+        match self.below(16) {
+            0..=2 => Change::Delete(name, self.key()),
+            3 => Change::DeleteRange(name, self.narrow_span()),
+            _ => Change::Put(name, self.key(), self.value(12)),
+        }
+    }
+
+    /// Mostly a range of a few keys, so that something is left to read.
+    fn narrow_span(&mut self) -> Span {
+        if self.one_in(10) {
+            return self.span();
+        }
+        let start = self.key();
+        let mut end = start.clone();
+        if let Some(last) = end.last_mut() {
+            *last = last.saturating_add(1 + u8::try_from(self.below(3)).unwrap());
+        }
+        (Bound::Included(start), Bound::Excluded(end))
+    }
+
+    /// A batch of 1 to 6 changes.
+    pub(crate) fn batch(&mut self, names: &[&'static str]) -> Vec<Change> {
+        let count = if self.one_in(3) { 2 + self.below(5) } else { 1 };
+        (0..count).map(|_| self.change(names)).collect()
+    }
+
+    pub(crate) fn memtable(&mut self) -> MemtableType {
+        self.pick(&MemtableType::ALL)
+    }
+
+    /// Limits so small that everything happens soon: rotation, flush, merges, log segments.
+    pub(crate) fn small_config(&mut self, memtable_type: Option<MemtableType>) -> Config {
+        let mut config = Config {
+            memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable())),
+            max_memtable_size: Some(self.pick(&[4 << 10, 8 << 10, 16 << 10])),
+            memory_budget: Some(self.pick(&[256 << 10, 1 << 20])),
+            flush_target: Some(self.pick(&[1, 8 << 10, 64 << 10])),
+            compression: Some(self.pick(&[Codec::None, Codec::fastest()])),
+            ..Config::default()
+        };
+        config.tree.block_size = Some(self.pick(&[64, 256, 512, 4096]));
+        config.tree.filter_bits = Some(self.pick(&[0, 10]));
+        config.tree.table_size = Some(4 << 10);
+        config.tree.level0_runs = Some(2);
+        config.tree.level1_size = Some(self.pick(&[4 << 10, 16 << 10]));
+        config.tree.wal_segment_size = Some(16 << 10);
+        config.tree.wal_size = Some(32 << 10);
+        for name in &NAMES[1..] {
+            let own = KeyspaceConfig {
+                memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable())),
+                max_memtable_size: config.max_memtable_size,
+                durability: None,
+            };
+            config.keyspaces.insert((*name).to_owned(), own);
+        }
+        config
+    }
+}
+
+/// The seeds of a random test: the one that is asked for, or the fixed ones and `fresh` new ones.
+pub(crate) fn seeds(fixed: std::ops::Range<u64>, fresh: usize) -> Vec<u64> {
+    if let Ok(seed) = std::env::var("MEMTIDE_SEED") {
+        return vec![seed.parse().expect("MEMTIDE_SEED is a number")];
+    }
+    let random = Random::from_system();
+    fixed.chain((0..fresh).map(|_| random.next_u64())).collect()
+}
+
+/// Says how to repeat a random test if it panics while this lives.
+pub(crate) struct Repeat {
+    pub(crate) test: &'static str,
+    pub(crate) seed: u64,
+}
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self { test, seed } = self;
+            println!("repeat with: MEMTIDE_SEED={seed} cargo test -p memtide --test it {test}");
+        }
+    }
+}
