@@ -174,10 +174,10 @@ impl Db {
         self.write_with(batch, durability)
     }
 
-    /// As [`Db::write`], acknowledged at `Buffered` or `Sync` whatever the database's level.
+    /// As [`Db::write`], acknowledged at this level whatever the database's; `Interval` is `Buffered` here.
     ///
     /// # Errors
-    /// As [`Db::write`]; `InvalidArgument` for another level.
+    /// As [`Db::write`]; `InvalidArgument` for `None`, which only a keyspace can choose.
     pub fn write_with(&self, mut batch: Batch, durability: Durability) -> Result<Commit> {
         let engine = self.engine();
         if durability == Durability::None && engine.settings.durability != Durability::None {

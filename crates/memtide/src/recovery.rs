@@ -276,6 +276,10 @@ fn open_segments(
             }
         }
     }
+    // Removals of segments become durable in any order, so holes before the first one needed mean nothing.
+    let needed = older.iter().rposition(|segment| segment.header.prev_end <= state.wal_start);
+    readers.drain(..needed.unwrap_or_default());
+    older.drain(..needed.unwrap_or_default());
     check_chain(state, &older)?;
     for (at, (reader, _)) in readers.iter_mut().enumerate() {
         if let Some(next) = older.get(at + 1) {
@@ -504,6 +508,8 @@ fn start_log(
         .max(engine.snapshots.visible())
         .max(state.seq_high)
         .max(end)
+        // Never 0, so that `seq_high` tells whether a first segment was ever complete.
+        .max(PAGE)
         .next_multiple_of(PAGE);
     let bytes = wal::segment_bytes(engine.settings.wal_segment_size, None, 0);
     let name = files::wal_name(base);
@@ -560,7 +566,18 @@ fn remove_orphans(engine: &Engine) -> Result<Vec<PathBuf>> {
         let tables = manifest.state().keyspaces.values().flat_map(|k| k.version.tables());
         (manifest.number(), tables.map(|table| table.number).collect::<Vec<_>>())
     };
+    let segments: Vec<u64> = {
+        let commit = engine.commit.lock();
+        let log = commit.as_ref().expect("opened for writing");
+        let older = log.older.iter().map(|segment| segment.base);
+        older.chain([log.writer.header().base]).collect()
+    };
     let mut orphans = Vec::new();
+    for entry in list(vfs, &engine.layout, WAL_DIR)? {
+        if parse_wal_file_name(&entry.name).is_some_and(|base| !segments.contains(&base)) {
+            orphans.push(Path::new(WAL_DIR).join(entry.name));
+        }
+    }
     for entry in list(vfs, &engine.layout, TABLE_DIR)? {
         if files::parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number)) {
             orphans.push(Path::new(TABLE_DIR).join(entry.name));

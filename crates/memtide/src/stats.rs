@@ -84,7 +84,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
     Stats {
         keyspaces: engine.all_keyspaces().iter().map(keyspace_stats).collect(),
         memory_budget: engine.ledger.budget(),
-        memory_used: engine.ledger.total(),
+        // The cache's share is reserved as a whole; what it uses of it is what counts here.
+        memory_used: engine.ledger.total() - engine.settings.cache_size + cache.bytes(),
         cache_bytes: cache.bytes(),
         cache_hits: cache.hits(),
         cache_misses: cache.misses(),

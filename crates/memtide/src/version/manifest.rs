@@ -193,6 +193,8 @@ pub(crate) struct Manifest {
     writer: LogWriter,
     number: u64,
     chain: u64,
+    /// Everything before was synced. The mark behind it was not: a claim must not cover it.
+    synced: u64,
     snapshot_bytes: u64,
     state: ManifestState,
     /// Set by the first failure; nothing is written after it.
@@ -230,6 +232,7 @@ impl Manifest {
             writer,
             number,
             chain: xxh3_64(0, &snapshot),
+            synced: 0,
             snapshot_bytes: snapshot.len() as u64,
             state,
             failed: false,
@@ -274,8 +277,7 @@ impl Manifest {
         let retired = next.apply(&edit).map_err(Error::internal)?;
         self.failed = true;
         let bytes = edit.encode(self.chain);
-        let durable = self.writer.position();
-        self.writer.append(RecordKind::Meta, 0, &bytes, durable)?;
+        self.writer.append(RecordKind::Meta, 0, &bytes, self.synced)?;
         self.writer.sync()?;
         self.mark()?;
         self.failed = false;
@@ -303,8 +305,8 @@ impl Manifest {
     /// Says in the file that everything before was synced, so that damage there is not taken for a torn
     /// end. The mark itself need not be durable.
     fn mark(&mut self) -> Result<()> {
-        let position = self.writer.position();
-        self.writer.append(RecordKind::Skip, 0, &[], position).map(drop)
+        self.synced = self.writer.position();
+        self.writer.append(RecordKind::Skip, 0, &[], self.synced).map(drop)
     }
 }
 

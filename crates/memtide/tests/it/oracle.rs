@@ -28,7 +28,7 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    fn keyspace(&self) -> &'static str {
+    pub(crate) fn keyspace(&self) -> &'static str {
         match self {
             Self::Put(name, ..) | Self::Delete(name, _) | Self::DeleteRange(name, _) => name,
         }
@@ -255,11 +255,16 @@ impl Draw {
     }
 }
 
-/// The seeds of a random test: the one that is asked for, or the fixed ones and `fresh` new ones.
+/// The seeds of a random test: the one that `MEMTIDE_SEED` names, or the fixed ones and `fresh` new ones
+/// (`MEMTIDE_FRESH` names another number of those).
 pub(crate) fn seeds(fixed: std::ops::Range<u64>, fresh: usize) -> Vec<u64> {
     if let Ok(seed) = std::env::var("MEMTIDE_SEED") {
         return vec![seed.parse().expect("MEMTIDE_SEED is a number")];
     }
+    let fresh = match std::env::var("MEMTIDE_FRESH") {
+        Ok(count) => count.parse().expect("MEMTIDE_FRESH is a number"),
+        Err(_) => fresh,
+    };
     let random = Random::from_system();
     fixed.chain((0..fresh).map(|_| random.next_u64())).collect()
 }

@@ -1,0 +1,132 @@
+//! Databases written by released formats open for ever.
+//!
+//! `tests/golden/v1/<memtable>-<shutdown>/` at the root of the repository holds one small database per
+//! memtable type, closed in order (`clean`) or killed (`killed`), and `expected.txt` its contents. They are
+//! written once: with `MEMTIDE_REWRITE=1` this test adds directories that are missing and never touches one
+//! that is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use memtide::{Config, Db, Durability, MemtableType};
+use memtide_env::{Env, Simulation};
+
+const SHUTDOWNS: [&str; 2] = ["clean", "killed"];
+
+fn golden_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/v1")
+}
+
+/// Small enough to commit: segments of 16 KiB, tables of a few KiB.
+fn config(kind: MemtableType) -> Config {
+    let mut config = Config {
+        memtable_type: Some(kind),
+        max_memtable_size: Some(8 << 10),
+        durability: Some(Durability::Buffered),
+        enable_background_compaction: Some(false),
+        ..Config::default()
+    };
+    config.tree.wal_segment_size = Some(16 << 10);
+    config.tree.block_size = Some(512);
+    config
+}
+
+/// Tables in two levels, a log with batches and range deletes, two keyspaces, versions and tombstones.
+fn fill(db: &Db) {
+    let eu = db.keyspace("eu/users").unwrap();
+    for i in 0..60 {
+        db.put(format!("key{i:03}"), format!("value {i} {}", "x".repeat(i))).unwrap();
+        eu.put([0xFF, 0x00, i as u8], [i as u8; 3]).unwrap();
+    }
+    db.compact().unwrap();
+    for i in (0..60).step_by(3) {
+        db.put(format!("key{i:03}"), "second").unwrap();
+    }
+    db.delete_range("key010".."key020").unwrap();
+    db.flush().unwrap();
+    let mut batch = db.batch();
+    batch.put(&db.default_keyspace(), "", "the empty key");
+    batch.delete(&eu, [0xFF, 0x00, 7]);
+    batch.delete_range(&db.default_keyspace(), "key050"..="key055");
+    batch.put(&eu, "last", [0; 0]);
+    db.write(batch).unwrap();
+}
+
+fn contents(db: &Db) -> String {
+    let mut text = String::new();
+    for keyspace in db.keyspaces() {
+        for entry in keyspace.iter() {
+            let (key, value) = entry.unwrap();
+            let row = format!("{}\t{}\t{}\n", keyspace.name(), key.escape_ascii(), value.escape_ascii());
+            text.push_str(&row);
+        }
+    }
+    text
+}
+
+/// Writes the files of a simulated disk to a real directory.
+fn save(sim: &Simulation, to: &Path) {
+    for path in sim.vfs.files() {
+        let file = sim.env.vfs.open_read(&path).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let target = to.join(path.strip_prefix("/db").unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::write(target, bytes).unwrap();
+    }
+}
+
+fn create(kind: MemtableType, shutdown: &str, dir: &Path) {
+    let sim = Simulation::new(1);
+    let builder = Db::builder("/db").config(config(kind)).env(sim.env.clone());
+    let db = builder.open().unwrap();
+    fill(&db);
+    let expected = contents(&db);
+    if shutdown == "killed" {
+        save(&sim, dir);
+    } else {
+        db.close().unwrap();
+        save(&sim, dir);
+    }
+    fs::write(dir.join("expected.txt"), expected).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn databases_of_every_released_format_open_with_their_contents() {
+    for kind in MemtableType::ALL {
+        for shutdown in SHUTDOWNS {
+            let name = format!("{kind}-{shutdown}");
+            let golden = golden_root().join(&name);
+            if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
+                create(kind, shutdown, &golden);
+            }
+            let work = tempfile::tempdir().unwrap();
+            copy(&golden, work.path());
+            let expected = fs::read_to_string(golden.join("expected.txt")).unwrap();
+            let damages = memtide::verify(work.path()).unwrap().damages;
+            assert_eq!(damages, [], "{name}");
+            for round in ["as it was", "reopened"] {
+                let db = Db::builder(work.path()).env(Env::real()).open().unwrap();
+                assert_eq!(db.default_keyspace().memtable_type(), kind, "{name}");
+                assert_eq!(contents(&db), expected, "{name}, {round}");
+                db.close().unwrap();
+            }
+            let db = Db::open(work.path()).unwrap();
+            db.compact().unwrap();
+            assert_eq!(contents(&db), expected, "{name}, compacted");
+        }
+    }
+}
