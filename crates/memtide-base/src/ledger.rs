@@ -7,7 +7,7 @@
 //! Ledgers nest by convention, not by type: one per database, shared by all of its parts.
 
 use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a charge pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +28,25 @@ const ACCOUNTS: usize = 4;
 #[derive(Debug)]
 pub struct Ledger {
     budget: u64,
+    /// What memtables may always hold, whatever the others do.
+    memtable_share: u64,
+    /// Nothing is refused while this is set.
+    suspended: AtomicBool,
     total: AtomicU64,
     held: [AtomicU64; ACCOUNTS],
 }
 
 impl Ledger {
-    /// A ledger that lends up to `budget` bytes.
+    /// A ledger that lends up to `budget` bytes, half of them to memtables whatever others hold.
     #[must_use]
     pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Self { budget, total: AtomicU64::new(0), held: Default::default() })
+        Arc::new(Self {
+            budget,
+            memtable_share: budget / 2,
+            suspended: AtomicBool::new(false),
+            total: AtomicU64::new(0),
+            held: Default::default(),
+        })
     }
 
     /// A ledger without a limit, for parts used alone.
@@ -49,6 +59,17 @@ impl Ledger {
     #[must_use]
     pub fn budget(&self) -> u64 {
         self.budget
+    }
+
+    /// Bytes that memtables may hold: while they stay below, they are never refused.
+    #[must_use]
+    pub fn memtable_share(&self) -> u64 {
+        self.memtable_share
+    }
+
+    /// Refuses nothing while `suspended`: a replay must take what the log holds.
+    pub fn suspend(&self, suspended: bool) {
+        self.suspended.store(suspended, Ordering::Relaxed);
     }
 
     /// Bytes lent now, over all accounts.
@@ -92,23 +113,30 @@ impl Charge {
         self.bytes
     }
 
-    /// Borrows `more` bytes; `false`, and nothing changed, if the budget does not allow it.
+    /// Borrows `more` bytes; `false`, and nothing changed, if the budget does not allow it. Memtables get
+    /// theirs from their share, everyone else from what is left of the budget.
     #[must_use]
     pub fn try_grow(&mut self, more: u64) -> bool {
-        let budget = self.ledger.budget;
-        let fits = |total: u64| total.checked_add(more).filter(|&sum| sum <= budget);
-        // Relaxed: the ledger is an account, nothing is published through it.
-        let lent = self.ledger.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        if lent.is_ok() {
-            self.note(more);
+        let ledger = &*self.ledger;
+        let (pool, limit) = match self.account {
+            Account::Memtables => (&ledger.held[self.account as usize], ledger.memtable_share),
+            _ => (&ledger.total, ledger.budget),
+        };
+        let fits = |held: u64| held.checked_add(more).is_some_and(|sum| sum <= limit);
+        // Relaxed: the ledger is an account, nothing is published through it. Two who ask at once may both
+        // be granted; what they overdraw is at most what they asked for.
+        let lent = ledger.suspended.load(Ordering::Relaxed) || fits(pool.load(Ordering::Relaxed));
+        if lent {
+            self.grow_unchecked(more);
         }
-        lent.is_ok()
+        lent
     }
 
     /// Borrows `more` bytes even above the budget: for memory whose use cannot be refused any more.
     pub fn grow_unchecked(&mut self, more: u64) {
+        self.bytes += more;
+        self.ledger.held[self.account as usize].fetch_add(more, Ordering::Relaxed);
         self.ledger.total.fetch_add(more, Ordering::Relaxed);
-        self.note(more);
     }
 
     /// Gives `fewer` bytes back.
@@ -120,11 +148,6 @@ impl Charge {
         self.bytes -= fewer;
         self.ledger.held[self.account as usize].fetch_sub(fewer, Ordering::Relaxed);
         self.ledger.total.fetch_sub(fewer, Ordering::Relaxed);
-    }
-
-    fn note(&mut self, more: u64) {
-        self.bytes += more;
-        self.ledger.held[self.account as usize].fetch_add(more, Ordering::Relaxed);
     }
 }
 
@@ -142,9 +165,11 @@ mod tests {
     fn a_charge_beyond_the_budget_is_refused_and_changes_nothing() {
         let ledger = Ledger::new(100);
         let kept = ledger.try_charge(Account::Cache, 60).expect("60 of 100 fit");
-        assert!(ledger.try_charge(Account::Memtables, 41).is_none());
-        assert_eq!((ledger.total(), ledger.held(Account::Memtables)), (60, 0));
-        drop(kept);
+        assert!(ledger.try_charge(Account::Tables, 41).is_none());
+        assert_eq!((ledger.total(), ledger.held(Account::Tables)), (60, 0));
+        let share = ledger.try_charge(Account::Memtables, 50).expect("their share is theirs");
+        assert!(ledger.try_charge(Account::Memtables, 1).is_none());
+        drop((kept, share));
         assert_eq!((ledger.total(), ledger.held(Account::Cache)), (0, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes handed to users: a value or key that owns what it needs, cheap to clone.
 //!
-//! Up to 22 bytes lie inside the slice itself; longer ones share an allocation, which may be a whole
+//! Up to 30 bytes lie inside the slice itself; longer ones share an allocation, which may be a whole
 //! cached block, so a value read from a table is not copied.
 
 use std::borrow::Borrow;
@@ -10,7 +10,7 @@ use std::ops::Deref;
 
 use crate::sync::Arc;
 
-const INLINE_LEN_MAX: usize = 22;
+const INLINE_LEN_MAX: usize = 30;
 
 /// Immutable bytes, O(1) to clone.
 #[derive(Clone)]
@@ -169,12 +169,12 @@ mod tests {
     #[test]
     fn short_and_shared_slices_show_the_same_bytes() {
         let owner: Arc<[u8]> = (0..100).collect::<Vec<u8>>().into();
-        for (start, end) in [(0, 0), (3, 25), (3, 26), (0, 100)] {
+        for (start, end) in [(0, 0), (3, 33), (3, 34), (0, 100)] {
             let part = Slice::part_of(&owner, start, end);
             assert_eq!(part.as_bytes(), &owner[start..end]);
             assert_eq!(part, Slice::copy_of(&owner[start..end]));
         }
-        assert!(size_of::<Slice>() <= 24);
+        assert_eq!(size_of::<Slice>(), 32);
         assert_eq!(format!("{:?}", Slice::from("a\n")), "b\"a\\n\"");
     }
 }

@@ -68,6 +68,8 @@ pub struct Descriptor {
 pub struct BatchShape {
     /// Point entries.
     pub(crate) entries: u64,
+    /// Range tombstones.
+    pub(crate) range_deletes: u64,
     /// Bytes of records with their link words, exact.
     pub(crate) record_bytes: u64,
     /// Sum of key lengths.

@@ -32,6 +32,9 @@ use crate::{record, variants};
 
 /// Two counts of an `Arc`.
 const ARC_COUNTS: u64 = 2 * size_of::<usize>() as u64;
+/// Range tombstones of one table, unless one batch brings more: fragments may list each of them under each
+/// other, so reading past them costs the square of their number.
+const RANGE_TOMBSTONES_MAX: u64 = 256;
 /// Most padding between what a batch carves: each record and node may need to be aligned.
 const SLAB_PADDING: u64 = 8;
 
@@ -152,6 +155,7 @@ impl Memtable {
     pub fn measure(&self, shape: &mut BatchShape, kind: Kind, hash: u64, key: &[u8], value: &[u8]) {
         let record = record::record_bytes(key.len(), value.len());
         if kind == Kind::RangeDelete {
+            shape.range_deletes += 1;
             shape.record_bytes += record;
             return;
         }
@@ -167,7 +171,11 @@ impl Memtable {
     pub fn reserve(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
         let mut charge = self.writer.lock();
         let bytes = slab_bytes(&*self.index, &self.arena, shape);
-        let full = || Full::Table { bytes_max: self.limit_needed(shape) };
+        let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
+        let tombstones = self.range_tombstone_count();
+        if tombstones > 0 && tombstones + shape.range_deletes > RANGE_TOMBSTONES_MAX {
+            return Err(full());
+        }
         let beside = self.beside(shape);
         let plan = self.arena.plan(bytes, beside).ok_or_else(full)?;
         self.grow(&mut charge, &plan)?;
@@ -184,7 +192,8 @@ impl Memtable {
 
     /// The limit with which an empty table of this type takes the batch. Its index may need more for a
     /// batch than this one, which has grown already, and may need more for a larger limit.
-    fn limit_needed(&self, shape: &BatchShape) -> u64 {
+    #[must_use]
+    pub fn bytes_needed(&self, shape: &BatchShape) -> u64 {
         let mut options = MemtableOptions { bytes_max: 0, ..self.options.clone() };
         loop {
             let index = variants::create(&options, &self.meter);
@@ -296,6 +305,12 @@ impl Memtable {
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
         self.options.bytes_max
+    }
+
+    /// Bytes the table reserves before anything is inserted.
+    #[must_use]
+    pub fn bytes_empty(&self) -> u64 {
+        fixed_bytes(&*self.index)
     }
 
     /// Asserts the variant's own structure and the order of everything in it. O(n log n); for tests and

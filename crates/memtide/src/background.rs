@@ -77,11 +77,10 @@ impl Job for FlushJob {
         let Some(keyspace) = due(&engine) else { return Step::Park(None) };
         // There may be more to do than this one.
         engine.flush_work.store(true, Ordering::Release);
-        let flushed = flush::flush(&engine, &keyspace);
-        *engine.flush_failure.lock() = flushed.as_ref().err().map(ToString::to_string);
-        if flushed.is_ok() {
-            return Step::Again;
-        }
+        // Whoever waits from now on waits for this attempt, not for the one that failed before.
+        *engine.flush_failure.lock() = None;
+        let Err(error) = flush::flush(&engine, &keyspace) else { return Step::Again };
+        *engine.flush_failure.lock() = Some(error.to_string());
         keyspace.want_flush();
         engine.freed.notify();
         if engine.health.check_writable().is_err() {
@@ -102,7 +101,7 @@ fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
         return Some(Arc::clone(keyspace));
     }
     let commit = engine.commit.lock();
-    if commit.as_ref().is_none_or(|log| log.bytes() <= engine.settings.wal_size) {
+    if commit.as_ref().is_none_or(|log| log.older_bytes() <= engine.settings.wal_size) {
         return None;
     }
     // The keyspace whose oldest write keeps the most log.
@@ -128,15 +127,20 @@ impl Job for CompactionJob {
             return Step::Park(None);
         }
         let shape = shape(&engine);
+        let mut failure = None;
         for keyspace in engine.all_keyspaces() {
             match compaction::run(&engine, &keyspace, &|version| compaction::plan(version, &shape))
             {
                 Ok(true) => return Step::Again,
                 Ok(false) => {}
-                Err(_) => return park(&engine, RETRY),
+                // The others are compacted all the same.
+                Err(error) => failure = Some(error.to_string()),
             }
         }
-        park(&engine, engine.settings.compaction_check_interval)
+        let wait =
+            if failure.is_some() { RETRY } else { engine.settings.compaction_check_interval };
+        *engine.compaction_failure.lock() = failure;
+        park(&engine, wait)
     }
 }
 

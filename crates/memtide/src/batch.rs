@@ -13,6 +13,9 @@ use crate::range::HalfOpen;
 /// Largest batch in bytes.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 30;
 
+/// Bytes in front of the key and value of an encoded operation: a kind and three varints of 32 bits.
+const OP_HEADER_BYTES_MAX: usize = 1 + 3 * 5;
+
 /// Operations of one kind of keyspace: logged or not.
 #[derive(Debug, Default)]
 pub(crate) struct Payload {
@@ -72,6 +75,9 @@ impl BatchBody {
     }
 
     fn add(&mut self, keyspace: &Arc<KeyspaceState>, kind: Kind, key: &[u8], value: &[u8]) {
+        if self.refused.is_some() {
+            return;
+        }
         if let Err(error) = check_op(kind, key, value) {
             return self.refuse(error);
         }
@@ -80,6 +86,10 @@ impl BatchBody {
         }
         let logged = keyspace.options().logged;
         let payload = if logged { &mut self.logged } else { &mut self.unlogged };
+        if payload.count == 0 {
+            // A single write is the usual batch, and then this is its one allocation.
+            payload.bytes.reserve(OP_HEADER_BYTES_MAX + key.len() + value.len());
+        }
         encode_op(&mut payload.bytes, kind, keyspace.id, key, value);
         payload.count += 1;
         if self.logged.bytes.len() + self.unlogged.bytes.len() > BATCH_BYTES_MAX {

@@ -131,8 +131,8 @@ impl Builder {
     ///
     /// # Errors
     /// `InvalidConfig` with every violation; `Locked`; `Corruption` with file and offset; `Unsupported` for
-    /// a newer format or a directory without a database. Nothing is changed by a refused open, except that
-    /// a missing directory may have been created.
+    /// a newer format or a directory without a database. A refused open changes nothing of the contents; it
+    /// may have created the directory, or written the manifest anew.
     pub fn open(self) -> Result<Db> {
         let mode = match (self.read_only, self.create_if_missing) {
             (true, _) => OpenMode::ReadOnly,

@@ -140,10 +140,11 @@ impl Db {
 
     fn create_keyspace(&self, name: &str) -> Result<Arc<KeyspaceState>> {
         let engine = self.engine();
-        engine.check_open()?;
         engine.health.check_writable()?;
         let mut manifest = engine.manifest.lock();
-        let manifest = manifest.as_mut().expect("a writable database has a manifest");
+        // Under the lock: closing ends with an edit, and none may follow it.
+        engine.check_open()?;
+        let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
         if let Some(known) = engine.keyspaces.read().named(name) {
             return Ok(known);
         }
@@ -195,7 +196,7 @@ impl Db {
     /// The whole database as of now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::take(self.engine())
+        Snapshot::take(&self.handle)
     }
 
     /// Waits until every write acknowledged so far is on the device.

@@ -77,6 +77,8 @@ pub(crate) struct Engine {
     pub(crate) flush_work: AtomicBool,
     /// Why the last flush failed; `None` if it did not.
     pub(crate) flush_failure: Mutex<Option<String>>,
+    /// Why the last compaction failed; `None` if it did not.
+    pub(crate) compaction_failure: Mutex<Option<String>>,
     pub(crate) closed: AtomicBool,
     pub(crate) tally: Tally,
     /// Ids of the background jobs, to wake and to join.
@@ -111,7 +113,7 @@ impl Engine {
 
     /// Bytes that memtables may hold: half of the budget.
     pub(crate) fn memtable_share(&self) -> u64 {
-        self.settings.memory_budget / 2
+        self.ledger.memtable_share()
     }
 
     pub(crate) fn memtable_bytes(&self) -> u64 {
@@ -136,6 +138,14 @@ impl Engine {
             );
         }
         Ok(())
+    }
+
+    /// What a caller without a manifest is told: opened read-only, or closed meanwhile.
+    pub(crate) fn no_manifest(&self) -> Error {
+        match self.check_open().and_then(|()| self.health.check_writable()) {
+            Err(error) => error,
+            Ok(()) => Error::internal("an open, writable database has a manifest"),
+        }
     }
 
     /// Every logged write below this number survives a power cut.

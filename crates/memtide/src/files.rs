@@ -53,7 +53,8 @@ pub(crate) fn table_name(number: u64) -> PathBuf {
 /// The number in a table's file name without directory.
 pub(crate) fn parse_table_name(name: &Path) -> Option<u64> {
     let number = name.to_str()?.strip_suffix(".sst")?;
-    let parsed = u64::from_str_radix(number, 16).ok()?;
+    // Numbers are counted up, so there is room above every one that is ours.
+    let parsed = u64::from_str_radix(number, 16).ok().filter(|&number| number < 1 << 63)?;
     (table_name(parsed).file_name() == Some(name.as_os_str())).then_some(parsed)
 }
 

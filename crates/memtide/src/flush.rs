@@ -1,13 +1,13 @@
 //! Flush: the sealed memtables of a keyspace become one table in level 0.
 //!
 //! Sealed memtables are merged on the way, so a version that no read needs never reaches the disk. Order:
-//! table durable → log synced up to its newest write → manifest edit durable → superversion installed →
+//! log synced up to the newest write → table durable → manifest edit durable → superversion installed →
 //! memtables dropped → log segments released.
 
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::{Error, Result, SeqNo};
+use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
@@ -23,11 +23,22 @@ use crate::write;
 /// The memtables stay and are read as before; a table that was being written is removed.
 pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
     let _upkeep = keyspace.upkeep.lock();
+    // Closing waits for this lock: what did not begin before must not begin at all.
+    engine.check_open()?;
+    flush_sealed(engine, keyspace)
+}
+
+/// As [`flush`]. The caller holds `upkeep`, or is alone.
+pub(crate) fn flush_sealed(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
     keyspace.flush_wanted.store(false, Ordering::Release);
     let current = keyspace.current();
     let sealed = current.sealed.clone();
     if sealed.is_empty() {
         return Ok(());
+    }
+    let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
+    if keyspace.options().logged {
+        write::sync_to(engine, flushed_to)?;
     }
     let readers = engine.snapshots.readers();
     let older = OutsideTables { version: &current.version, from_level: 0, inputs: &|_| false };
@@ -46,10 +57,6 @@ pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
             table_size: u64::MAX,
         },
     )?;
-    let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
-    if keyspace.options().logged {
-        write::sync_to(engine, flushed_to)?;
-    }
     let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
     drop(current);
@@ -67,13 +74,13 @@ fn install(
     flushed: &[Arc<Memtable>],
     mut changes: Vec<Change>,
 ) -> Result<()> {
-    let wal_start = wal_start(engine, flushed);
-    changes.push(Change::WalStart { lsn: wal_start });
+    let mut wal_start = wal_start(engine, flushed);
     {
         let mut manifest = engine.manifest.lock();
-        let manifest = manifest
-            .as_mut()
-            .ok_or_else(|| Error::internal("a read-only database installs no tables"))?;
+        let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
+        // A flush of another keyspace may have come between, and removed segments accordingly.
+        wal_start = wal_start.max(manifest.state().wal_start);
+        changes.push(Change::WalStart { lsn: wal_start });
         manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
         keyspace.install_flush(flushed, version);

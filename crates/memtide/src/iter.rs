@@ -6,7 +6,7 @@ use std::iter::FusedIterator;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result, SeqNo, Slice, Target};
 
-use crate::engine::Engine;
+use crate::handle::Handle;
 use crate::keyspace_state::{KeyspaceState, SuperVersion};
 use crate::live_snapshot::LiveSnapshot;
 use crate::range::HalfOpen;
@@ -15,8 +15,8 @@ use crate::read::VisibleCursor;
 /// Keys with their values in key order, as of the moment the iterator was made.
 ///
 /// Double-ended: `rev()` walks backwards at the same cost, and both ends may be used in turn. Owns what it
-/// needs, so it may outlive the handles it came from. Ends after its first error. While it lives it keeps
-/// the memtables and tables it reads.
+/// needs, the open database included, so it may outlive the handles it came from. Ends after its first
+/// error. While it lives it keeps the memtables and tables it reads.
 pub struct Iter {
     state: State,
 }
@@ -28,7 +28,7 @@ enum State {
 }
 
 struct Open {
-    engine: Arc<Engine>,
+    handle: Arc<Handle>,
     view: Arc<SuperVersion>,
     below: SeqNo,
     range: HalfOpen,
@@ -42,11 +42,12 @@ struct Open {
 impl Iter {
     /// Without a snapshot the iterator sees what is published now.
     pub(crate) fn new(
-        engine: &Arc<Engine>,
+        handle: &Arc<Handle>,
         keyspace: &KeyspaceState,
         range: HalfOpen,
         snapshot: Option<Arc<LiveSnapshot>>,
     ) -> Self {
+        let engine = handle.engine();
         if let Err(error) = engine.check_open() {
             return Self::failed(error);
         }
@@ -57,7 +58,7 @@ impl Iter {
             None => engine.snapshots.visible(),
         };
         let open = Open {
-            engine: Arc::clone(engine),
+            handle: Arc::clone(handle),
             view,
             below,
             range,
@@ -95,7 +96,7 @@ impl Iter {
 
 impl Open {
     fn step(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
-        self.engine.check_open()?;
+        self.handle.engine().check_open()?;
         let found = if forward { self.advance_front()? } else { self.advance_back()? };
         if !found {
             return Ok(None);
@@ -145,7 +146,8 @@ impl Open {
     }
 
     fn cursor(&self) -> Result<VisibleCursor> {
-        VisibleCursor::new(Arc::clone(&self.view), Arc::clone(&self.engine.tables), self.below)
+        let tables = Arc::clone(&self.handle.engine().tables);
+        VisibleCursor::new(Arc::clone(&self.view), tables, self.below)
     }
 }
 

@@ -135,13 +135,13 @@ impl Keyspace {
     #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     #[must_use]
     pub fn range(&self, range: impl KeyRange) -> Iter {
-        Iter::new(self.engine(), &self.state, HalfOpen::of(&range), None)
+        Iter::new(&self.handle, &self.state, HalfOpen::of(&range), None)
     }
 
     /// The keys that start with `prefix`.
     #[must_use]
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.engine(), &self.state, HalfOpen::prefix(prefix.as_ref()), None)
+        Iter::new(&self.handle, &self.state, HalfOpen::prefix(prefix.as_ref()), None)
     }
 
     /// Changes the memtable type, durably. Full memtables stay what they are until they are flushed.
@@ -150,13 +150,14 @@ impl Keyspace {
     /// `ReadOnly`, or the manifest could not be written; the type is unchanged.
     pub fn set_memtable(&self, memtable_type: MemtableType) -> Result<()> {
         let engine = self.engine();
-        engine.check_open()?;
         engine.health.check_writable()?;
         let mut options = self.state.options();
         options.memtable_type = memtable_type;
         {
             let mut manifest = engine.manifest.lock();
-            let manifest = manifest.as_mut().expect("a writable database has a manifest");
+            // Under the lock: closing ends with an edit, and none may follow it.
+            engine.check_open()?;
+            let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
             let change = Change::KeyspaceOptions { id: self.state.id, options };
             manifest
                 .append(Edit::new(vec![change]))

@@ -82,3 +82,12 @@ pub use verify::{Damage, VerifyReport};
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
     verify::verify(&memtide_env::Env::real(), dir.as_ref())
 }
+
+/// As [`verify`], on the files of `env`: for tests on a simulated disk.
+///
+/// # Errors
+/// As [`verify`].
+#[cfg(any(test, feature = "simulation"))]
+pub fn verify_in(env: &memtide_env::Env, dir: impl AsRef<Path>) -> Result<VerifyReport> {
+    verify::verify(env, dir.as_ref())
+}

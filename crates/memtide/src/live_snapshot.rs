@@ -1,26 +1,25 @@
-//! A registered reader of the past: while it lives, merges keep what it sees.
+//! A registered reader of the past: while it lives, merges keep what it sees and the database stays open.
 
 use memtide_base::SeqNo;
 use memtide_base::sync::Arc;
 
-use crate::engine::Engine;
+use crate::handle::Handle;
 
 /// One entry in the list of live snapshots.
-#[derive(Debug)]
 pub(crate) struct LiveSnapshot {
-    engine: Arc<Engine>,
+    handle: Arc<Handle>,
     below: SeqNo,
 }
 
 impl LiveSnapshot {
     /// Registers a snapshot of now.
-    pub(crate) fn take(engine: &Arc<Engine>) -> Arc<Self> {
-        let below = engine.snapshots.take();
-        Arc::new(Self { engine: Arc::clone(engine), below })
+    pub(crate) fn take(handle: &Arc<Handle>) -> Arc<Self> {
+        let below = handle.engine().snapshots.take();
+        Arc::new(Self { handle: Arc::clone(handle), below })
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
     }
 
     /// It sees every write below.
@@ -31,6 +30,6 @@ impl LiveSnapshot {
 
 impl Drop for LiveSnapshot {
     fn drop(&mut self) {
-        self.engine.snapshots.release(self.below);
+        self.handle.engine().snapshots.release(self.below);
     }
 }

@@ -6,11 +6,13 @@
 //! the budget demands → new segment durable → manifest says so → leftovers removed.
 //!
 //! A crash anywhere in this leaves a database that opens to the same contents. Old segments are never
-//! written to. A read-only open stops before the first write and replays into memory.
+//! written to, except that the newest gets its own bytes again if the database was not closed. A read-only open stops before the first write and replays into memory.
 //!
 //! # Torn or damaged
 //! The end of the last segment may be torn: what was not synced when the power went. Anything else that
 //! does not read back is damage: it is reported with file and offset, and the database does not open.
+
+mod segments;
 
 use std::path::{Path, PathBuf};
 
@@ -23,9 +25,10 @@ use memtide_env::{Env, Event, Vfs};
 use memtide_memtable::{BatchShape, Full, Memtable, MemtableOptions};
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{
-    BatchOp, BatchOps, LogHeader, LogKind, LogReader, Opened, Record, RecordKind,
-    parse_manifest_file_name, parse_wal_file_name,
+    BatchOp, BatchOps, LogReader, Record, RecordKind, parse_manifest_file_name, parse_wal_file_name,
 };
+
+use segments::{SegmentInfo, open_segments};
 
 use crate::config::{Config, DEFAULT_KEYSPACE, Settings};
 use crate::engine::{Engine, Keyspaces, Tally};
@@ -83,16 +86,19 @@ pub(crate) fn open(
 ) -> Result<(Arc<Engine>, RecoveryReport)> {
     let settings = config.resolve()?;
     let layout = Layout::new(root);
-    if mode == OpenMode::Create {
-        create_root(&*env.vfs, root)?;
-    }
+    let created = match mode {
+        OpenMode::Create => create_root(&*env.vfs, root)?,
+        OpenMode::Existing | OpenMode::ReadOnly => Vec::new(),
+    };
     let lock = take_lock(&*env.vfs, &layout, mode)?;
     let mut report = RecoveryReport::default();
     let graveyard = Arc::new(Graveyard::default());
-    let mut state = match version::read_current(&*env.vfs, &layout)? {
+    let before = version::read_current(&*env.vfs, &layout)?;
+    let mut state = match before {
         Some(number) => version::load(&*env.vfs, &layout, number, &graveyard)?.0,
         None if mode == OpenMode::Create => {
             report.created = true;
+            sync_parents(&*env.vfs, root, &created)?;
             create_state(env, &layout, &settings, config, &graveyard)?
         }
         None => return Err(no_database(root)),
@@ -106,12 +112,20 @@ pub(crate) fn open(
     };
     let parts = Parts { env, layout, config, settings, lock, graveyard };
     let engine = Arc::new(parts.engine(&state, manifest));
+    engine.ledger.suspend(true);
     let end = replay(&engine, &state, segments.readers, &mut report)?;
     if mode == OpenMode::ReadOnly {
         return Ok((engine, report));
     }
+    engine.ledger.suspend(false);
     start_log(&engine, &state, &segments.older, end)?;
+    settle_unlogged(&engine, &state)?;
     store_options(&engine)?;
+    if let Some(before) = before {
+        let name = files::manifest_name(before);
+        // Failing to is no error: it is an orphan then, and the next open removes those.
+        let _ = env.vfs.remove(&engine.layout.at(&name));
+    }
     report.orphans = remove_orphans(&engine)?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
         flush::flush_all(&engine)?;
@@ -124,17 +138,29 @@ fn no_database(root: &Path) -> Error {
     Error::new(ErrorKind::Unsupported, what).with_file(root)
 }
 
-/// Creates the directory, and those above it, durable each in its parent.
-fn create_root(vfs: &dyn Vfs, root: &Path) -> Result<()> {
+/// Creates the directory, and those above it; returns those that were missing.
+fn create_root<'p>(vfs: &dyn Vfs, root: &'p Path) -> Result<Vec<&'p Path>> {
     let missing: Vec<_> = root
         .ancestors()
         .take_while(|dir| !dir.as_os_str().is_empty() && vfs.list(dir).is_err())
         .collect();
-    for dir in missing.into_iter().rev() {
+    for dir in missing.iter().rev() {
         vfs.create_dir(dir).map_err(|error| Error::io("create the directory", dir, error))?;
-        if let Some(parent) = dir.parent() {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            vfs.sync_dir(parent).map_err(|error| Error::io("sync the directory", parent, error))?;
+    }
+    Ok(missing)
+}
+
+/// Makes the directory of a new database durable with all above it: an open that failed or was killed may
+/// have created any of them. Those that are not our doing need not let themselves be synced.
+fn sync_parents(vfs: &dyn Vfs, root: &Path, created: &[&Path]) -> Result<()> {
+    for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        let Some(parent) = dir.parent() else { break };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match vfs.sync_dir(parent) {
+            Err(error) if dir == root || created.contains(&dir) => {
+                return Err(Error::io("sync the directory", parent, error));
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -226,104 +252,6 @@ fn largest_number(vfs: &dyn Vfs, layout: &Layout) -> Result<u64> {
     Ok(tables.chain(manifests).max().unwrap_or_default())
 }
 
-/// The log segments of a database, checked against each other, oldest first.
-struct Segments {
-    readers: Vec<(LogReader, u64)>,
-    older: Vec<SegmentInfo>,
-}
-
-#[derive(Clone, Debug)]
-struct SegmentInfo {
-    header: LogHeader,
-    bytes: u64,
-}
-
-fn open_segments(
-    env: &Env,
-    layout: &Layout,
-    state: &ManifestState,
-    mode: OpenMode,
-) -> Result<Segments> {
-    let vfs = &*env.vfs;
-    let found = list(vfs, layout, WAL_DIR)?;
-    let mut bases: Vec<(u64, u64)> = found
-        .iter()
-        .filter_map(|entry| Some((parse_wal_file_name(&entry.name)?, entry.len)))
-        .collect();
-    bases.sort_unstable();
-    let (mut readers, mut older) = (Vec::new(), Vec::new());
-    let newest = bases.last().map(|(base, _)| *base);
-    for (base, bytes) in bases {
-        let name = files::wal_name(base);
-        if mode != OpenMode::ReadOnly {
-            // What is replayed must be there after the next power cut as well.
-            let synced = vfs.open_write(&layout.at(&name)).and_then(|file| file.sync());
-            synced.map_err(|error| Error::io("sync", &name, error))?;
-        }
-        match LogReader::open(vfs, &layout.at(&name), &name)? {
-            Opened::Torn { bytes } => {
-                // Only a segment that was being created may be like that, and it was never used.
-                if newest != Some(base) || bytes > PAGE || base <= state.seq_high {
-                    let detail = "its header does not read back";
-                    return Err(Error::corruption("log header", name, 0, detail));
-                }
-            }
-            Opened::Log(reader) => {
-                let header = reader.header().clone();
-                check_segment(&header, base, &name, state)?;
-                older.push(SegmentInfo { header, bytes });
-                readers.push((*reader, bytes));
-            }
-        }
-    }
-    // Removals of segments become durable in any order, so holes before the first one needed mean nothing.
-    let needed = older.iter().rposition(|segment| segment.header.prev_end <= state.wal_start);
-    readers.drain(..needed.unwrap_or_default());
-    older.drain(..needed.unwrap_or_default());
-    check_chain(state, &older)?;
-    for (at, (reader, _)) in readers.iter_mut().enumerate() {
-        if let Some(next) = older.get(at + 1) {
-            reader.expect_durable(next.header.prev_end);
-        } else if let Some(closed) = state.closed {
-            reader.expect_durable(closed.end);
-        }
-    }
-    Ok(Segments { readers, older })
-}
-
-fn check_segment(header: &LogHeader, base: u64, name: &Path, state: &ManifestState) -> Result<()> {
-    let wrong = |detail: &str| Err(Error::corruption("log header", name, 0, detail));
-    if header.kind != LogKind::Wal || header.base != base {
-        return wrong("it belongs to another file");
-    }
-    if header.db_uuid != state.uuid {
-        return wrong("it belongs to another database");
-    }
-    Ok(())
-}
-
-/// No segment that the manifest needs is missing, neither at the ends nor between.
-fn check_chain(state: &ManifestState, segments: &[SegmentInfo]) -> Result<()> {
-    let missing = |detail: String| Err(Error::corruption("log", WAL_DIR, 0, detail));
-    for pair in segments.windows(2) {
-        if pair[1].header.prev_salt != pair[0].header.salt {
-            let (a, b) = (pair[0].header.base, pair[1].header.base);
-            return missing(format!("a segment between {a:016x}.wal and {b:016x}.wal is missing"));
-        }
-    }
-    let begins = segments.first().map_or(0, |oldest| oldest.header.prev_end);
-    if begins > state.wal_start {
-        let needed = state.wal_start;
-        return missing(format!("the log begins at {begins}, it is needed from {needed} on"));
-    }
-    let newest = segments.last().map(|segment| segment.header.base);
-    let needed = state.closed.map_or(state.seq_high, |closed| closed.base.max(state.seq_high));
-    if needed > 0 && newest.is_none_or(|base| base < needed) {
-        return missing(format!("segment {needed:016x}.wal is missing"));
-    }
-    Ok(())
-}
-
 /// What an engine is put together from.
 struct Parts<'a> {
     env: &'a Env,
@@ -387,6 +315,7 @@ impl Parts<'_> {
             freed: Event::new(),
             flush_work: AtomicBool::new(false),
             flush_failure: Mutex::new(None),
+            compaction_failure: Mutex::new(None),
             closed: AtomicBool::new(false),
             tally: Tally::default(),
             jobs: Mutex::default(),
@@ -480,10 +409,8 @@ fn replay_op(
                 return Ok(());
             }
             Err(Full::Table { bytes_max }) => write::rotate(engine, keyspace, Some(bytes_max)),
-            Err(full) => {
-                return Err(
-                    Error::new(ErrorKind::Busy, full.to_string()).with_hint("raise memory_budget")
-                );
+            Err(full @ (Full::Budget | Full::System)) => {
+                return Err(Error::new(ErrorKind::Busy, full.to_string()));
             }
         }
         if engine.memtable_bytes() > engine.memtable_share() / 2 && engine.manifest.lock().is_some()
@@ -538,6 +465,21 @@ fn start_log(
     engine.snapshots.publish(position);
     engine.durable.store(position, memtide_base::sync::atomic::Ordering::Release);
     write::release(engine, wal_start);
+    Ok(())
+}
+
+/// What was logged and is no longer goes to tables now: the log will not be kept for it.
+fn settle_unlogged(engine: &Engine, state: &ManifestState) -> Result<()> {
+    for keyspace in engine.all_keyspaces() {
+        let was_logged = state.keyspaces[&keyspace.id].options.logged;
+        if was_logged && !keyspace.options().logged && !keyspace.current().active.is_empty() {
+            {
+                let _commit = engine.commit.lock();
+                write::rotate(engine, &keyspace, None);
+            }
+            flush::flush(engine, &keyspace)?;
+        }
+    }
     Ok(())
 }
 

@@ -131,7 +131,7 @@ impl Outputs<'_> {
         let engine = self.engine;
         let number = match engine.manifest.lock().as_mut() {
             Some(manifest) => manifest.take_number(),
-            None => return Err(Error::internal("a read-only database writes no tables")),
+            None => return Err(engine.no_manifest()),
         };
         let name = files::table_name(number);
         let file = engine

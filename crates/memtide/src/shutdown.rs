@@ -3,7 +3,7 @@
 //! Logged memtables are not flushed: the log holds them. Those of keyspaces without a log are.
 
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::{Error, Result};
+use memtide_base::{Error, ErrorKind, Result};
 
 use crate::engine::Engine;
 use crate::version::{Change, ClosedWal, Edit};
@@ -21,22 +21,34 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     }
     engine.freed.notify();
     background::stop(engine);
+    // Upkeep that callers asked for has begun and ends before the lock is released, or never begins.
+    for keyspace in engine.all_keyspaces() {
+        drop(keyspace.reshape.lock());
+        drop(keyspace.upkeep.lock());
+    }
+    drop(engine.sync.lock());
     let finished = finish(engine);
     engine.bury();
+    // Whoever still holds a handle can write nothing into files that may have another owner soon.
+    *engine.commit.lock() = None;
+    *engine.manifest.lock() = None;
     *engine.lock.lock() = None;
     finished
 }
 
 fn finish(engine: &Engine) -> Result<()> {
-    if engine.manifest.lock().is_none() || engine.health.check_writable().is_err() {
+    if engine.manifest.lock().is_none() {
         return Ok(());
+    }
+    if let Some(reason) = engine.health.current().reason {
+        return failed_before(engine, &reason);
     }
     for keyspace in engine.all_keyspaces().iter().filter(|keyspace| !keyspace.options().logged) {
         if !keyspace.current().active.is_empty() {
             let _commit = engine.commit.lock();
             write::rotate(engine, keyspace, None);
         }
-        flush::flush(engine, keyspace)?;
+        flush::flush_sealed(engine, keyspace)?;
     }
     let end = engine.commit.lock().as_ref().map_or(0, Log::position);
     write::sync_to(engine, end)?;
@@ -52,4 +64,14 @@ fn finish(engine: &Engine) -> Result<()> {
         manifest.append(Edit::new(vec![Change::Closed(ClosedWal { base, end })]))?;
     }
     Ok(())
+}
+
+/// What closing says after a failure: acknowledged writes may be lost unless all of them are durable.
+fn failed_before(engine: &Engine, reason: &str) -> Result<()> {
+    let end = engine.commit.lock().as_ref().map_or(0, Log::position);
+    if engine.durable_seq() >= end {
+        return Ok(());
+    }
+    let what = format!("closed without syncing the last writes: {reason}");
+    Err(Error::new(ErrorKind::Indeterminate, what))
 }

@@ -1,9 +1,11 @@
 //! A view of the whole database at one moment.
 
+use std::fmt;
+
 use memtide_base::sync::Arc;
 use memtide_base::{Result, SeqNo, Slice};
 
-use crate::engine::Engine;
+use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::keyspace::Keyspace;
 use crate::live_snapshot::LiveSnapshot;
@@ -12,14 +14,14 @@ use crate::read;
 
 /// All keyspaces as they were when the snapshot was taken, for as long as it lives. Cheap to take and to
 /// clone; pins no memory by itself, but keeps compaction from dropping what it sees.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Snapshot {
     live: Arc<LiveSnapshot>,
 }
 
 impl Snapshot {
-    pub(crate) fn take(engine: &Arc<Engine>) -> Self {
-        Self { live: LiveSnapshot::take(engine) }
+    pub(crate) fn take(handle: &Arc<Handle>) -> Self {
+        Self { live: LiveSnapshot::take(handle) }
     }
 
     /// The snapshot sees every write with a number below this one.
@@ -33,7 +35,7 @@ impl Snapshot {
     /// # Errors
     /// A table could not be read, or the database is closed.
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        let engine = self.live.engine();
+        let engine = self.live.handle().engine();
         engine.check_open()?;
         keyspace.check_of(engine)?;
         let view = keyspace.state().current();
@@ -60,10 +62,16 @@ impl Snapshot {
     }
 
     fn over(&self, keyspace: &Keyspace, range: HalfOpen) -> Iter {
-        let engine = self.live.engine();
-        match keyspace.check_of(engine) {
-            Ok(()) => Iter::new(engine, keyspace.state(), range, Some(Arc::clone(&self.live))),
+        let handle = self.live.handle();
+        match keyspace.check_of(handle.engine()) {
+            Ok(()) => Iter::new(handle, keyspace.state(), range, Some(Arc::clone(&self.live))),
             Err(error) => Iter::failed(error),
         }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot(below {})", self.seqno())
     }
 }

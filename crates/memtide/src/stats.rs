@@ -38,6 +38,10 @@ pub struct Stats {
     pub flushes: u64,
     /// Compactions since the database was opened.
     pub compactions: u64,
+    /// Why the last background flush failed; `None` if it did not. It is tried again.
+    pub flush_failure: Option<String>,
+    /// Why the last background compaction failed; `None` if it did not. It is tried again.
+    pub compaction_failure: Option<String>,
 }
 
 /// Figures of a keyspace.
@@ -96,6 +100,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         durable: engine.durable_seq(),
         flushes: engine.tally.flushes.load(Ordering::Relaxed),
         compactions: engine.tally.compactions.load(Ordering::Relaxed),
+        flush_failure: engine.flush_failure.lock().clone(),
+        compaction_failure: engine.compaction_failure.lock().clone(),
     }
 }
 

@@ -58,11 +58,25 @@ impl<'m> Survivors<'m> {
 
     /// The range tombstones that stay, fragmented.
     pub(crate) fn fragments(&self) -> Vec<Fragment> {
-        let stays = |tombstone: &RangeTombstone| {
-            !self.readers.all_see(tombstone.seq) || self.older.may_hold_under(tombstone)
-        };
-        let staying: Vec<_> = self.tombstones.iter().filter(stays).collect();
-        RangeTombstones::new(&staying).fragments().to_vec()
+        self.tombstones.fragments().iter().filter_map(|fragment| self.fragment(fragment)).collect()
+    }
+
+    /// What stays of one fragment. A tombstone under a newer one over the same keys is a version like any
+    /// other: it stays if a snapshot sees it and not the newer one.
+    fn fragment(&self, whole: &Fragment) -> Option<Fragment> {
+        let mut newer = None;
+        let mut seqs = whole.seqs.clone();
+        seqs.retain(|&seq| {
+            let hidden = newer.replace(seq).is_some_and(|newer| self.readers.hides(seq, newer));
+            let spent = self.readers.all_see(seq) && self.nothing_under(whole, seq);
+            !hidden && !spent
+        });
+        (!seqs.is_empty()).then(|| Fragment { seqs, ..whole.clone() })
+    }
+
+    fn nothing_under(&self, fragment: &Fragment, seq: SeqNo) -> bool {
+        let (start, end) = (fragment.start.clone(), fragment.end.clone());
+        !self.older.may_hold_under(&RangeTombstone { start, end, seq })
     }
 }
 
@@ -111,6 +125,20 @@ mod tests {
         assert_eq!(kept(&puts, &[35], &[], true), [] as [SeqNo; 0]);
         assert_eq!(kept(&puts, &[35], &[31], true), [30]);
         assert_eq!(kept(&[(200, true), (99, true), (98, true)], &[], &[], true), [200, 99]);
+    }
+
+    #[test]
+    fn of_nested_range_tombstones_the_newest_stays_and_those_that_snapshots_see() {
+        let nested: Vec<_> =
+            (1..=50).map(|seq| RangeTombstone::new(b"a", &[b'b', 50 - seq as u8], seq)).collect();
+        for (snapshots, want) in [(&[][..], vec![50]), (&[20], vec![50, 19])] {
+            let readers = Readers { visible: 100, snapshots: snapshots.to_vec() };
+            let fragments = Survivors::new(&readers, &Outside(true), &nested).fragments();
+            assert_eq!(fragments[0].seqs, want);
+            assert!(fragments.iter().all(|fragment| fragment.seqs.len() <= 2));
+            let gone = Survivors::new(&readers, &Outside(false), &nested).fragments();
+            assert_eq!(gone.is_empty(), snapshots.is_empty());
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Opens tables when they are first needed and closes those that were opened longest ago.
 //!
-//! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, so file
-//! descriptors and the memory of indexes and filters are bounded however many tables there are; a reader
-//! that holds a closed table keeps it until it is done.
+//! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, and no more than
+//! fit into an eighth of the memory budget with their indexes and filters (but always one), however many
+//! tables there are; a reader that holds a closed table keeps it until it is done.
 
 use std::collections::VecDeque;
 
-use memtide_base::ledger::Ledger;
+use memtide_base::ledger::{Account, Ledger};
 use memtide_base::sync::{Arc, Mutex, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
@@ -72,13 +72,19 @@ impl TableStore {
     }
 
     fn note_opened(&self, meta: &Arc<TableMeta>) {
-        let closing = {
-            let mut opened = self.opened.lock();
-            opened.push_back(Arc::downgrade(meta));
-            (opened.len() > OPEN_TABLES_MAX).then(|| opened.pop_front()).flatten()
-        };
-        if let Some(oldest) = closing.and_then(|oldest| oldest.upgrade()) {
-            *oldest.open.write() = None;
+        self.opened.lock().push_back(Arc::downgrade(meta));
+        while let Some(oldest) = self.surplus() {
+            if let Some(oldest) = oldest.upgrade() {
+                *oldest.open.write() = None;
+            }
         }
+    }
+
+    /// The table that was opened longest ago, if there are too many.
+    fn surplus(&self) -> Option<Weak<TableMeta>> {
+        let mut opened = self.opened.lock();
+        let heavy = self.ledger.held(Account::Tables) > self.ledger.budget() / 8;
+        let many = opened.len() > OPEN_TABLES_MAX || (heavy && opened.len() > 1);
+        many.then(|| opened.pop_front()).flatten()
     }
 }

@@ -57,13 +57,15 @@ impl VerifyReport {
 pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     // Opening read-only checks the chain of segments, file sizes, and replays the log.
-    match recovery::open(env, root, &Config::default(), OpenMode::ReadOnly) {
-        Ok((engine, _)) => {
-            *engine.lock.lock() = None;
+    // The engine holds the lock, so that nobody compacts meanwhile what is being read.
+    let _engine = match recovery::open(env, root, &Config::default(), OpenMode::ReadOnly) {
+        Ok((engine, _)) => Some(engine),
+        Err(error) if error.is_corruption() => {
+            report.note(&error);
+            None
         }
-        Err(error) if error.is_corruption() => report.note(&error),
         Err(error) => return Err(error),
-    }
+    };
     let layout = Layout::new(root);
     verify_log(&*env.vfs, &layout, &mut report);
     let Ok(Some(number)) = version::read_current(&*env.vfs, &layout) else { return Ok(report) };

@@ -81,6 +81,11 @@ impl Log {
         active + self.older.iter().map(|segment| segment.bytes).sum::<u64>()
     }
 
+    /// Bytes of the segments that flushing can release.
+    pub(crate) fn older_bytes(&self) -> u64 {
+        self.older.iter().map(|segment| segment.bytes).sum()
+    }
+
     pub(crate) fn segment_count(&self) -> usize {
         self.older.len() + 1
     }

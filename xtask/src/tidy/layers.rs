@@ -14,10 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("words", &["config", "health", "range", "snapshots"]),
     ("shape of the tree", &["files", "table_store", "version", "wal"]),
     ("state", &["engine", "keyspace_state"]),
-    ("paths", &["batch", "live_snapshot", "read", "rewrite", "survivors", "write"]),
+    ("paths", &["batch", "read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush"]),
     ("drivers", &["background", "handle", "recovery", "shutdown", "verify"]),
-    ("facade", &["builder", "db", "iter", "keyspace", "snapshot", "stats"]),
+    ("facade", &["builder", "db", "iter", "keyspace", "live_snapshot", "snapshot", "stats"]),
 ];
 
 /// Modules of this layer never use each other.

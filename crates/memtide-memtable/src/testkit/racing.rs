@@ -152,7 +152,7 @@ pub fn a_cursor_beside_a_writer_shows_its_snapshot(kind: MemtableType) {
 
 /// A published range tombstone covers from then on.
 pub fn range_tombstones_beside_a_writer_are_seen_once_published(kind: MemtableType) {
-    const TOMBSTONES: u64 = 300;
+    const TOMBSTONES: u64 = 200;
     let subject = Subject::new(kind);
     let table = subject.table();
     let published = AtomicU64::new(0);

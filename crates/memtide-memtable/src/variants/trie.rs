@@ -288,7 +288,12 @@ mod tests {
         fn insert(&mut self, batch: &[Write]) {
             let record = |(key, _): &Write| 4 + record_bytes(key.len(), 8);
             let record_bytes = batch.iter().map(record).sum();
-            let shape = BatchShape { entries: batch.len() as u64, record_bytes, key_bytes: 0 };
+            let shape = BatchShape {
+                range_deletes: 0,
+                entries: batch.len() as u64,
+                record_bytes,
+                key_bytes: 0,
+            };
             let bytes = record_bytes + self.trie.index_bytes_max(&self.arena, &shape);
             let plan = self
                 .arena
@@ -413,7 +418,7 @@ mod tests {
         let mut bare = Bare::new();
         for first in (0..20_000).step_by(1000) {
             let batch: Vec<_> = (first..first + 1000).map(|i| (scattered(i), i + 1)).collect();
-            let shape = BatchShape { entries: 1000, ..BatchShape::default() };
+            let shape = BatchShape { range_deletes: 0, entries: 1000, ..BatchShape::default() };
             let promised = bare.trie.index_bytes_max(&bare.arena, &shape);
             assert!(promised <= 250 * 1000, "{promised} B promised for 1000 keys from {first} on");
             bare.insert(&batch);

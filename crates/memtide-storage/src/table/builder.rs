@@ -62,6 +62,8 @@ pub struct TableSummary {
     pub checksum: u128,
     /// Point entries, every version counted.
     pub rows: u64,
+    /// Distinct keys among them.
+    pub keys: u64,
     /// Point tombstones among them.
     pub deletes: u64,
     /// Range tombstones, counted in each fragment.
@@ -296,6 +298,7 @@ impl TableBuilder {
             size,
             checksum,
             rows: properties.rows,
+            keys: properties.keys,
             deletes: properties.deletes,
             range_deletes: properties.range_deletes,
             smallest: properties.smallest,

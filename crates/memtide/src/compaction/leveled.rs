@@ -34,13 +34,20 @@ pub(crate) struct Plan {
     /// The inputs with their levels; level 0 newest first, deeper ones in key order.
     pub(crate) inputs: Vec<(usize, Vec<Arc<TableMeta>>)>,
     pub(crate) output_level: usize,
+    /// Whether a table without anything under it may move as it is.
+    may_move: bool,
 }
 
 impl Plan {
     /// The one table that can change its level without being rewritten.
     pub(crate) fn trivial_move(&self) -> Option<&Arc<TableMeta>> {
         match self.inputs.as_slice() {
-            [(level, tables)] if *level != self.output_level && tables.len() == 1 => tables.first(),
+            [(level, tables)] if self.may_move && *level != self.output_level => {
+                match &tables[..] {
+                    [only] => Some(only),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -71,14 +78,16 @@ pub(crate) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
 pub(crate) fn everything(version: &Version, shape: &Shape) -> Option<Plan> {
     let used: Vec<_> = (0..LEVELS).filter(|&level| !version.level(level).is_empty()).collect();
     let deepest = *used.last()?;
-    let has_tombstones = version.tables().any(|table| table.deletes + table.range_deletes > 0);
-    if used.len() == 1 && deepest > 0 && !has_tombstones {
+    let has_waste = version
+        .tables()
+        .any(|table| table.deletes + table.range_deletes > 0 || table.keys < table.rows);
+    if used.len() == 1 && deepest > 0 && !has_waste {
         return None;
     }
     let bytes = version.tables().map(|table| table.size).sum();
     let wide = (1..LEVELS).find(|&level| shape.target(level) >= bytes).unwrap_or(LEVELS - 1);
     let inputs = used.iter().map(|&level| (level, version.level(level).to_vec())).collect();
-    Some(Plan { inputs, output_level: wide.max(deepest) })
+    Some(Plan { inputs, output_level: wide.max(deepest), may_move: false })
 }
 
 /// `chosen` from `level` and everything they overlap one level deeper.
@@ -91,7 +100,7 @@ fn downwards(version: &Version, level: usize, chosen: Vec<Arc<TableMeta>>) -> Pl
     if !under.is_empty() {
         inputs.push((level + 1, under));
     }
-    Plan { inputs, output_level: level + 1 }
+    Plan { inputs, output_level: level + 1, may_move: true }
 }
 
 /// The table of a level that has the fewest bytes under it, relative to its own.

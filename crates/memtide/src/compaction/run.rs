@@ -3,7 +3,7 @@
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::{Error, RangeTombstone, Result};
+use memtide_base::{RangeTombstone, Result};
 
 use super::leveled::Plan;
 use crate::engine::Engine;
@@ -22,6 +22,8 @@ pub(crate) fn run(
     choose: &dyn Fn(&Version) -> Option<Plan>,
 ) -> Result<bool> {
     let _reshape = keyspace.reshape.lock();
+    // Closing waits for this lock: what did not begin before must not begin at all.
+    engine.check_open()?;
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version) else { return Ok(false) };
     let added = match plan.trivial_move() {
@@ -86,9 +88,7 @@ fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTo
 
 fn install(engine: &Engine, keyspace: &Arc<KeyspaceState>, edit: Edit) -> Result<()> {
     let mut manifest = engine.manifest.lock();
-    let manifest = manifest
-        .as_mut()
-        .ok_or_else(|| Error::internal("a read-only database compacts nothing"))?;
+    let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
     manifest.append(edit).inspect_err(|error| engine.health.fail(error))?;
     let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
     keyspace.install_version(version);

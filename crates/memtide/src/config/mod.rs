@@ -19,8 +19,8 @@ use memtide_storage::compress::Codec;
 
 pub use durability::Durability;
 pub use preset::Preset;
-pub(crate) use validate::check_keyspace_name;
 pub use validate::{ConfigError, Violation};
+pub(crate) use validate::{MEMTABLE_SIZES, check_keyspace_name};
 
 /// The name of the keyspace that every database has.
 pub const DEFAULT_KEYSPACE: &str = "default";

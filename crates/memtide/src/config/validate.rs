@@ -59,7 +59,8 @@ impl From<ConfigError> for Error {
     }
 }
 
-const MEMTABLE_SIZES: RangeInclusive<u64> = (4 << 10)..=(1 << 30);
+/// Sizes a memtable may have.
+pub(crate) const MEMTABLE_SIZES: RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 const TABLE_SIZES: RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 
 impl Config {

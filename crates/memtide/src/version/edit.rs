@@ -14,10 +14,12 @@ use memtide_base::{SeqNo, Upper, varint};
 use memtide_memtable::MemtableType;
 use memtide_storage::table::TableSummary;
 
-use crate::config::KeyspaceOptions;
+use crate::config::{KeyspaceOptions, MEMTABLE_SIZES};
 
 const IGNORABLE: u16 = 1 << 15;
 const CHAIN_LEN: usize = 8;
+/// File numbers and log positions lie below: at 2 GB/s a log gets there in 146 years.
+const PLACE_END: u64 = 1 << 63;
 
 /// A table as the manifest has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +164,7 @@ impl Change {
         }
     }
 
-    /// `None` for an unknown tag.
+    /// `None` for an unknown tag. Positions and numbers from here on leave room to count up.
     fn decode(tag: u16, body: &[u8]) -> Result<Option<Self>, String> {
         let mut body = Body(body);
         let change = match tag {
@@ -178,13 +180,13 @@ impl Change {
             },
             4 => Self::KeyspaceOptions { id: body.var32()?, options: body.options()? },
             5 => Self::TableAdd(body.table()?),
-            6 => Self::TableDrop { keyspace: body.var32()?, number: body.var()? },
-            7 => Self::FlushedTo { keyspace: body.var32()?, seq: body.var()? },
-            8 => Self::WalStart { lsn: body.var()? },
-            9 => Self::NextFile { number: body.var()? },
-            10 => Self::SeqHigh { seq: body.var()? },
+            6 => Self::TableDrop { keyspace: body.var32()?, number: body.place()? },
+            7 => Self::FlushedTo { keyspace: body.var32()?, seq: body.place()? },
+            8 => Self::WalStart { lsn: body.place()? },
+            9 => Self::NextFile { number: body.place()? },
+            10 => Self::SeqHigh { seq: body.place()? },
             11 => Self::NextKeyspace { id: body.var32()? },
-            12 => Self::Closed(ClosedWal { base: body.var()?, end: body.var()? }),
+            12 => Self::Closed(ClosedWal { base: body.place()?, end: body.place()? }),
             _ => return Ok(None),
         };
         if !body.0.is_empty() {
@@ -219,6 +221,7 @@ fn write_table(out: &mut Vec<u8>, table: &StoredTable) {
         table.number,
         summary.size,
         summary.rows,
+        summary.keys,
         summary.deletes,
         summary.range_deletes,
         summary.seq_min,
@@ -263,6 +266,16 @@ impl<'a> Body<'a> {
         varint::read_u64(&mut self.0).ok_or_else(|| "a number is cut off".to_owned())
     }
 
+    /// A file number or a position in the log.
+    fn place(&mut self) -> Result<u64, String> {
+        let place = self.var()?;
+        if place >= PLACE_END {
+            Err(format!("{place} is beyond any number or position"))
+        } else {
+            Ok(place)
+        }
+    }
+
     fn var32(&mut self) -> Result<u32, String> {
         u32::try_from(self.var()?).map_err(|_| "a number is above 32 bits".to_owned())
     }
@@ -278,6 +291,9 @@ impl<'a> Body<'a> {
         let name = String::from_utf8_lossy(self.bytes()?);
         let memtable_type = name.parse::<MemtableType>().map_err(|error| error.to_string())?;
         let max_memtable_size = self.var()?;
+        if !MEMTABLE_SIZES.contains(&max_memtable_size) {
+            return Err(format!("memtables of {max_memtable_size} B"));
+        }
         let logged = match self.byte()? {
             0 => false,
             1 => true,
@@ -289,15 +305,16 @@ impl<'a> Body<'a> {
     fn table(&mut self) -> Result<StoredTable, String> {
         let (keyspace, level) = (self.var32()?, self.byte()?);
         let checksum = u128::from_le_bytes(*self.chunk()?);
-        let number = self.var()?;
+        let number = self.place()?;
         let summary = TableSummary {
             size: self.var()?,
             checksum,
             rows: self.var()?,
+            keys: self.var()?,
             deletes: self.var()?,
             range_deletes: self.var()?,
-            seq_min: self.var()?,
-            seq_max: self.var()?,
+            seq_min: self.place()?,
+            seq_max: self.place()?,
             raw_bytes: self.var()?,
             smallest: self.bytes()?.to_vec(),
             largest: {
@@ -330,12 +347,13 @@ mod tests {
             size: 4711,
             checksum: u128::MAX / 3,
             rows: 9,
+            keys: 8,
             deletes: 2,
             range_deletes: 1,
             smallest: b"a".to_vec(),
             largest: Upper::Excluded(b"z\xFF".to_vec()),
             seq_min: 4096,
-            seq_max: u64::MAX,
+            seq_max: PLACE_END - 1,
             raw_bytes: 12,
         };
         Edit::new(vec![

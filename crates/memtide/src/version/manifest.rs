@@ -94,6 +94,7 @@ impl ManifestState {
                 }
             }
         }
+        changes.extend(self.closed.map(Change::Closed));
         Edit::new(changes)
     }
 
@@ -101,7 +102,6 @@ impl ManifestState {
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<Vec<Arc<TableMeta>>, String> {
         let mut dropped: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let mut added: BTreeMap<u32, Vec<&StoredTable>> = BTreeMap::new();
-        self.closed = None;
         for change in &edit.changes {
             match change {
                 Change::TableAdd(table) => added.entry(table.keyspace).or_default().push(table),
@@ -134,16 +134,18 @@ impl ManifestState {
                     flushed_to: 0,
                     version: Arc::new(Version::empty()),
                 };
-                if self.keyspaces.insert(*id, record).is_some() {
-                    return Err(format!("keyspace {id} is added twice"));
+                let twin = self.keyspaces.values().any(|known| known.name == *name);
+                if self.keyspaces.insert(*id, record).is_some() || twin {
+                    return Err(format!("keyspace {id}, {name:?}, is added twice"));
                 }
                 self.next_keyspace = self.next_keyspace.max(id.saturating_add(1));
             }
             Change::KeyspaceOptions { id, options } => self.keyspace(*id)?.options = *options,
             Change::FlushedTo { keyspace, seq } => self.keyspace(*keyspace)?.flushed_to = *seq,
-            Change::WalStart { lsn } => self.wal_start = *lsn,
+            // Flushes of two keyspaces may finish in either order; both bounds hold.
+            Change::WalStart { lsn } => self.wal_start = self.wal_start.max(*lsn),
             Change::NextFile { number } => self.next_file = *number,
-            Change::SeqHigh { seq } => self.seq_high = *seq,
+            Change::SeqHigh { seq } => (self.seq_high, self.closed) = (*seq, None),
             Change::NextKeyspace { id } => self.next_keyspace = *id,
             Change::Closed(closed) => self.closed = Some(*closed),
             Change::TableAdd(_) | Change::TableDrop { .. } => unreachable!("gathered by `apply`"),
@@ -206,7 +208,6 @@ impl Manifest {
     pub(crate) fn create(env: &Env, layout: &Layout, mut state: ManifestState) -> Result<Self> {
         let number = state.next_file;
         state.next_file += 1;
-        state.closed = None;
         let name = files::manifest_name(number);
         let header = LogHeader {
             kind: LogKind::Manifest,
@@ -293,13 +294,11 @@ impl Manifest {
     /// Goes on in a new file that begins with the present state.
     fn roll(&mut self) -> Result<()> {
         self.failed = true;
-        let closed = self.state.closed;
         let old = files::manifest_name(self.number);
-        let mut fresh = Self::create(&self.env, &self.layout, self.state.clone())?;
-        fresh.state.closed = closed;
-        *self = fresh;
-        let path = self.layout.at(&old);
-        self.env.vfs.remove(&path).map_err(|error| Error::io("remove", &old, error))
+        *self = Self::create(&self.env, &self.layout, self.state.clone())?;
+        // Failing to is no error: the next open removes it.
+        let _ = self.env.vfs.remove(&self.layout.at(&old));
+        Ok(())
     }
 
     /// Says in the file that everything before was synced, so that damage there is not taken for a torn
@@ -337,24 +336,27 @@ pub(crate) fn read_current(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<u64>
     let mut text = vec![0; usize::try_from(len).expect("at most 128")];
     file.read_exact_at(&mut text, 0).map_err(|error| Error::io("read", CURRENT, error))?;
     let text = str::from_utf8(&text).map_err(|_| damaged("it is not text"))?;
-    let name = text.lines().nth(1).ok_or_else(|| damaged("it has no second line"))?;
-    if !text.starts_with(CURRENT_FORMAT) && text.starts_with("memtide ") {
+    // The last line is the same in all formats, so that damage is told from a newer one.
+    if text.find("xxh3 ").is_none_or(|at| with_checksum(&text[..at]) != text) {
+        return Err(damaged("its checksum does not match"));
+    }
+    let mut lines = text.lines();
+    if lines.next() != Some(CURRENT_FORMAT) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "CURRENT has a newer format than this version",
         )
+        .with_file(CURRENT)
         .with_hint("open the database with a newer memtide"));
     }
-    if current_text(name) != text {
-        return Err(damaged("its checksum does not match"));
-    }
+    let name = lines.next().unwrap_or_default();
     parse_manifest_file_name(Path::new(name))
         .map(Some)
         .ok_or_else(|| damaged("it names no manifest"))
 }
 
 fn write_current(vfs: &dyn Vfs, layout: &Layout, manifest: &Path) -> Result<()> {
-    let text = current_text(&manifest.display().to_string());
+    let text = with_checksum(&format!("{CURRENT_FORMAT}\n{}\n", manifest.display()));
     let (new, current) = (layout.at(CURRENT_NEW), layout.at(CURRENT));
     match vfs.remove(&new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -369,8 +371,7 @@ fn write_current(vfs: &dyn Vfs, layout: &Layout, manifest: &Path) -> Result<()> 
     layout.sync_dir(vfs, "")
 }
 
-fn current_text(manifest: &str) -> String {
-    let lines = format!("{CURRENT_FORMAT}\n{manifest}\n");
+fn with_checksum(lines: &str) -> String {
     let checksum = xxh3_64(0, lines.as_bytes());
     format!("{lines}xxh3 {checksum:016x}\n")
 }
@@ -409,8 +410,8 @@ pub(crate) fn load(
         edits += 1;
     }
     let torn = reader.end().map_or(0, |end| end.torn_bytes);
-    if edits == 0 {
-        return Err(Error::corruption("manifest", &name, 4096, "it has no edit"));
+    if edits == 0 || !state.keyspaces.contains_key(&0) {
+        return Err(Error::corruption("manifest", &name, 4096, "it has no default keyspace"));
     }
     Ok((state, torn))
 }

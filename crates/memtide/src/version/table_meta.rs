@@ -25,6 +25,8 @@ pub(crate) struct TableMeta {
     /// XXH3-128 of the whole file.
     pub(crate) checksum: u128,
     pub(crate) rows: u64,
+    /// Distinct keys among the rows.
+    pub(crate) keys: u64,
     pub(crate) deletes: u64,
     pub(crate) range_deletes: u64,
     /// First key; range tombstones count.
@@ -53,6 +55,7 @@ impl TableMeta {
             size: summary.size,
             checksum: summary.checksum,
             rows: summary.rows,
+            keys: summary.keys,
             deletes: summary.deletes,
             range_deletes: summary.range_deletes,
             smallest: summary.smallest,
@@ -72,6 +75,7 @@ impl TableMeta {
             size: self.size,
             checksum: self.checksum,
             rows: self.rows,
+            keys: self.keys,
             deletes: self.deletes,
             range_deletes: self.range_deletes,
             smallest: self.smallest.clone(),
@@ -99,6 +103,7 @@ impl TableMeta {
             size: 1000,
             checksum: 0,
             rows: 1,
+            keys: 1,
             deletes: 0,
             range_deletes: 0,
             smallest: smallest.to_vec(),

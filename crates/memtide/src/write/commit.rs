@@ -29,11 +29,12 @@ pub(crate) fn write(engine: &Engine, batch: &BatchBody, durability: Durability) 
         return Ok(engine.snapshots.visible().saturating_sub(1));
     }
     check_keyspaces(engine, batch)?;
+    let mut memory = memory::Wait::default();
     let committed = loop {
         match try_commit(engine, batch)? {
             Attempt::Done(committed) => break committed,
             Attempt::NeedsSegment => segments::follow(engine)?,
-            Attempt::NeedsMemory => memory::wait_for_memory(engine)?,
+            Attempt::NeedsMemory => memory.wait(engine)?,
         }
     };
     if durability == Durability::Sync && batch.logged.count > 0 {
@@ -70,28 +71,35 @@ fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
     if !log.admits(logged + unlogged) {
         return Ok(Attempt::NeedsSegment);
     }
-    let Some(tables) = choose_tables(engine, batch)? else { return Ok(Attempt::NeedsMemory) };
-    let mut rooms = Vec::with_capacity(tables.len());
-    for (table, shape) in &tables {
-        match table.reserve(shape) {
-            Ok(room) => rooms.push(room),
-            // Room was there a moment ago and the commit lock is held, so the budget shrank since.
-            Err(Full::Table { .. } | Full::Budget | Full::System) => {
-                return Ok(Attempt::NeedsMemory);
-            }
-        }
-    }
+    let mut choices: Vec<_> = batch.keyspaces.iter().map(|k| choose(engine, batch, k)).collect();
+    let mut rotations = 0;
+    let mut rooms = loop {
+        let (full, why) = match reserve(&choices) {
+            Ok(rooms) => break rooms,
+            Err(refused) => refused,
+        };
+        let Full::Table { bytes_max } = why else { return Ok(Attempt::NeedsMemory) };
+        check_share(engine, &choices)?;
+        // Each keyspace may need one rotation to an empty table and one to a table for this batch.
+        assert!(
+            rotations < 2 * choices.len(),
+            "a memtable of {bytes_max} B does not take its batch"
+        );
+        rotations += 1;
+        make_room(engine, &batch.keyspaces[full], bytes_max);
+        choices[full] = choose(engine, batch, &batch.keyspaces[full]);
+    };
     let durable = engine.durable_seq();
     let lsn = log.position();
     append(engine, log, batch, durable)?;
-    insert(engine, batch, &mut rooms, lsn, lsn + logged);
+    insert(engine, batch, &mut rooms, lsn + unlogged, lsn);
     drop(rooms);
     let end = log.position();
     engine.snapshots.publish(end);
-    let last = if batch.unlogged.count > 0 {
-        lsn + logged + u64::from(batch.unlogged.count) - 1
+    let last = if batch.logged.count > 0 {
+        lsn + unlogged + u64::from(batch.logged.count) - 1
     } else {
-        lsn + u64::from(batch.logged.count) - 1
+        lsn + u64::from(batch.unlogged.count) - 1
     };
     Ok(Attempt::Done(Committed { last, end }))
 }
@@ -101,15 +109,16 @@ fn span(payload: &Payload, stored: usize) -> u64 {
     if payload.count == 0 { 0 } else { LogWriter::record_len(stored, payload.count) }
 }
 
-/// One batch record for the logged operations; a skip record for the sequence numbers of the others.
+/// A skip record for the sequence numbers of the unlogged operations, then one batch record for the others:
+/// if either fails, no part of the batch can be found by recovery, unless the batch record became whole.
 fn append(engine: &Engine, log: &mut Log, batch: &BatchBody, durable: SeqNo) -> Result<()> {
     let (logged, unlogged) = (&batch.logged, &batch.unlogged);
     let mut appended = Ok(0);
-    if logged.count > 0 {
-        appended = log.writer.append(RecordKind::Batch, logged.count, &logged.bytes, durable);
-    }
-    if unlogged.count > 0 && appended.is_ok() {
+    if unlogged.count > 0 {
         appended = log.writer.append(RecordKind::Skip, unlogged.count, &[], durable);
+    }
+    if logged.count > 0 && appended.is_ok() {
+        appended = log.writer.append(RecordKind::Batch, logged.count, &logged.bytes, durable);
     }
     appended.map(drop).inspect_err(|error| {
         engine.health.fail(error);
@@ -120,41 +129,33 @@ fn append(engine: &Engine, log: &mut Log, batch: &BatchBody, durable: SeqNo) -> 
 /// A memtable and what a batch needs of it.
 type Choice = (Arc<Memtable>, BatchShape);
 
-/// The memtable of each keyspace of the batch, rotated where it is full, with what the batch needs of it.
-/// `None` if there is no memory for them now.
-fn choose_tables(engine: &Engine, batch: &BatchBody) -> Result<Option<Vec<Choice>>> {
-    let mut chosen = Vec::with_capacity(batch.keyspaces.len());
-    for keyspace in &batch.keyspaces {
-        match choose_table(engine, batch, keyspace)? {
-            Some(choice) => chosen.push(choice),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(chosen))
+/// The active memtable of a keyspace, measured for the batch.
+fn choose(engine: &Engine, batch: &BatchBody, keyspace: &Arc<KeyspaceState>) -> Choice {
+    let table = Arc::clone(&keyspace.current().active);
+    let shape = measure(engine, batch, keyspace, &table);
+    (table, shape)
 }
 
-fn choose_table(
-    engine: &Engine,
-    batch: &BatchBody,
-    keyspace: &Arc<KeyspaceState>,
-) -> Result<Option<Choice>> {
-    // The active table, then one of the usual size, then one made for this batch.
-    for _ in 0..3 {
-        let table = Arc::clone(&keyspace.current().active);
-        let shape = measure(engine, batch, keyspace, &table);
-        match table.reserve(&shape).map(drop) {
-            Ok(()) => return Ok(Some((table, shape))),
-            Err(Full::Budget | Full::System) => return Ok(None),
-            Err(Full::Table { bytes_max }) => {
-                if bytes_max > engine.memtable_share() {
-                    return Err(too_large(bytes_max, engine.memtable_share()));
-                }
-                let oversized = bytes_max > keyspace.options().max_memtable_size;
-                rotate(engine, keyspace, oversized.then_some(bytes_max));
-            }
-        }
+/// Room in every memtable, or which of them refused and why; then nothing is held.
+fn reserve(choices: &[Choice]) -> Result<Vec<Reservation<'_>>, (usize, Full)> {
+    let each = choices.iter().enumerate();
+    each.map(|(at, (table, shape))| table.reserve(shape).map_err(|full| (at, full))).collect()
+}
+
+/// Rotates a keyspace whose memtable is full; the next one takes the batch, however large it is.
+fn make_room(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: u64) {
+    let usual = keyspace.options().max_memtable_size;
+    rotate(engine, keyspace, (bytes_max > usual).then_some(bytes_max));
+}
+
+/// # Errors
+/// The batch could not be held even by empty memtables with all the memory there is for them.
+fn check_share(engine: &Engine, choices: &[Choice]) -> Result<()> {
+    let needed = choices.iter().map(|(table, shape)| table.bytes_needed(shape)).sum();
+    if needed > engine.memtable_share() {
+        return Err(too_large(needed, engine.memtable_share()));
     }
-    Err(Error::internal("a memtable made for a batch does not take it"))
+    Ok(())
 }
 
 fn too_large(needed: u64, share: u64) -> Error {

@@ -1,56 +1,106 @@
-//! Where a writer waits for memory: before it takes the commit lock, holding nothing.
+//! Where a writer waits for memory: it holds neither the commit lock nor a reservation.
 
+use std::time::Duration;
+
+use memtide_base::sync::Arc;
 use memtide_base::{Error, ErrorKind, Result};
 
-use super::rotate;
+use super::rotate::rotate;
 use crate::engine::Engine;
+use crate::keyspace_state::KeyspaceState;
 
-/// Waits until the memtables are within their share of the budget.
-///
-/// # Errors
-/// `Busy` if flushing everything did not help: iterators and snapshots of this process pin the memory.
-pub(crate) fn wait_for_memory(engine: &Engine) -> Result<()> {
-    while engine.memtable_bytes() >= engine.memtable_share() {
-        let seen = engine.freed.count();
-        if !free_some(engine)? {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "memtables that are being read use up the memory",
-            )
-            .with_hint("drop iterators, or raise memory_budget"));
-        }
-        if engine.memtable_bytes() < engine.memtable_share() {
-            return Ok(());
-        }
-        if let Some(failure) = &*engine.flush_failure.lock() {
-            let what = format!("the memory is full and could not be flushed: {failure}");
-            return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
-        }
-        engine.env.executor.wait(&engine.freed, seen, None);
-        engine.health.check_writable()?;
-        engine.check_open()?;
-    }
-    Ok(())
+/// Looks at memory that a reader of this moment may be about to let go of, before it counts as pinned.
+const LOOKS: u32 = 20;
+/// Time between two such looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// One writer's wait for memory, over all its attempts.
+#[derive(Debug, Default)]
+pub(crate) struct Wait {
+    /// Attempts in a row at which there was nothing left to flush.
+    looks: u32,
 }
 
-/// Sees to it that a flush frees memory; `false` if there is nothing to flush.
-fn free_some(engine: &Engine) -> Result<bool> {
-    let keyspaces = engine.all_keyspaces();
-    let mut waiting: Vec<_> =
-        keyspaces.iter().filter(|keyspace| !keyspace.current().sealed.is_empty()).collect();
-    if waiting.is_empty() {
-        let largest = keyspaces.iter().max_by_key(|k| k.current().active.usage().reserved);
-        let Some(largest) = largest.filter(|k| !k.current().active.is_empty()) else {
-            return Ok(false);
+impl Wait {
+    /// Waits until a flush has freed memory, then the writer tries again.
+    ///
+    /// # Errors
+    /// `Busy` if everything is flushed and there still is no room: readers of this process pin it. What a
+    /// flush failed with, if it did. The database was closed or takes no writes any more.
+    pub(crate) fn wait(&mut self, engine: &Engine) -> Result<()> {
+        let seen = engine.freed.count();
+        // Who closes or fails notifies after saying so; this order cannot miss it.
+        engine.check_open()?;
+        engine.health.check_writable()?;
+        let limit = match free_some(engine) {
+            Freeing::Done => return Ok(()),
+            Freeing::Flush => {
+                self.looks = 0;
+                if let Some(failure) = &*engine.flush_failure.lock() {
+                    let what = format!("the memory is full and could not be flushed: {failure}");
+                    return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
+                }
+                None
+            }
+            Freeing::Nothing if self.looks == LOOKS => {
+                return Err(pinned());
+            }
+            Freeing::Nothing => {
+                self.looks += 1;
+                Some(LOOK_INTERVAL)
+            }
         };
-        let commit = engine.commit.lock();
+        engine.env.executor.wait(&engine.freed, seen, limit);
+        Ok(())
+    }
+}
+
+fn pinned() -> Error {
+    Error::new(ErrorKind::Busy, "memtables that are being read use up the memory")
+        .with_hint("drop iterators, or raise memory_budget")
+}
+
+/// What was found to free.
+enum Freeing {
+    /// It is free already.
+    Done,
+    /// A flush will free it.
+    Flush,
+    Nothing,
+}
+
+/// Sees to it that memory becomes free.
+fn free_some(engine: &Engine) -> Freeing {
+    let keyspaces = engine.all_keyspaces();
+    let has_sealed = |keyspace: &&Arc<KeyspaceState>| !keyspace.current().sealed.is_empty();
+    let mut waiting: Vec<_> = keyspaces.iter().filter(has_sealed).collect();
+    if waiting.is_empty() {
+        let _commit = engine.commit.lock();
+        if drop_unused(engine, &keyspaces) {
+            return Freeing::Done;
+        }
+        let filled = keyspaces.iter().filter(|keyspace| !keyspace.current().active.is_empty());
+        let Some(largest) = filled.max_by_key(|k| k.current().active.usage().reserved) else {
+            return Freeing::Nothing;
+        };
         rotate(engine, largest, None);
-        drop(commit);
         waiting.push(largest);
     }
     for keyspace in waiting {
         keyspace.want_flush();
     }
     engine.wake_flush();
-    Ok(true)
+    Freeing::Flush
+}
+
+/// Replaces empty memtables that hold memory for a batch that was refused elsewhere.
+fn drop_unused(engine: &Engine, keyspaces: &[Arc<KeyspaceState>]) -> bool {
+    let before = engine.memtable_bytes();
+    for keyspace in keyspaces {
+        let active = Arc::clone(&keyspace.current().active);
+        if active.is_empty() && active.usage().reserved > active.bytes_empty() {
+            rotate(engine, keyspace, None);
+        }
+    }
+    engine.memtable_bytes() < before
 }

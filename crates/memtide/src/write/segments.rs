@@ -12,6 +12,8 @@ use crate::wal::{Segment, create_segment, segment_bytes};
 /// disk while holding it; writers that need room wait here.
 pub(crate) fn follow(engine: &Engine) -> Result<()> {
     let _sync = engine.sync.lock();
+    // Closing waits for this lock: what did not begin before must not begin at all.
+    engine.check_open()?;
     let (file, header, position, wanted) = {
         let commit = engine.commit.lock();
         let Some(log) = commit.as_ref() else { return Err(read_only()) };
@@ -29,7 +31,7 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     let mut commit = engine.commit.lock();
     let Some(log) = commit.as_mut() else { return Err(read_only()) };
     log.follow(writer);
-    let over = log.bytes() > engine.settings.wal_size;
+    let over = log.older_bytes() > engine.settings.wal_size;
     drop(commit);
     if over {
         engine.wake_flush();

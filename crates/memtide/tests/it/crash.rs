@@ -6,42 +6,13 @@
 //! keyspace at the same prefix. `MEMTIDE_CRASH=all` checks every point for every memtable.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use memtide::{Config, Db, Durability, MemtableType, SeqNo};
+use memtide::{Db, Durability, MemtableType, SeqNo};
 use memtide_env::Simulation;
 use memtide_env::vfs::{CrashMode, Disk};
 
 use crate::oracle::{self, Change, Draw, NAMES, Repeat, State};
-
-const ROOT: &str = "/db";
-/// A keyspace without a log, where a script has one.
-const UNLOGGED: &str = "cache";
-
-/// One step of a script.
-#[derive(Clone, Debug)]
-enum Step {
-    Write(Vec<Change>, Durability),
-    Flush,
-    Compact,
-    SetMemtable(&'static str, MemtableType),
-    /// Closes in order and opens again.
-    Reopen,
-    /// Time passes; background jobs run.
-    Tick(Duration),
-}
-
-struct Script {
-    config: Config,
-    names: &'static [&'static str],
-    steps: Vec<Step>,
-}
-
-impl Script {
-    fn open(&self, sim: &Simulation) -> memtide::Result<Db> {
-        Db::builder(ROOT).config(self.config.clone()).env(sim.env.clone()).open()
-    }
-}
+use crate::script::{Script, Step, UNLOGGED};
 
 /// How far the run had come when a disk was kept. Counts of writes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,39 +39,6 @@ struct Recording {
     states: Vec<State>,
     /// The last number of each write.
     seqs: Vec<SeqNo>,
-}
-
-/// Writes, flushes, a merge, changes of type, passing time and a reopen, drawn from a seed.
-fn script(draw: &mut Draw, kind: MemtableType, names: &'static [&'static str]) -> Script {
-    let mut config = draw.small_config(Some(kind));
-    let every = draw.pick(&[
-        Durability::Interval(Duration::from_millis(40)),
-        Durability::Buffered,
-        Durability::Sync,
-    ]);
-    config.durability = Some(every);
-    let mut steps = Vec::new();
-    for at in 0..220 {
-        let durability = draw.pick(&[every, every, Durability::Buffered, Durability::Sync]);
-        let mut changes = draw.batch(names);
-        if !changes.iter().any(|change| matches!(change, Change::Put(..))) {
-            // A range that holds no key writes nothing, and then there would be nothing to sync either.
-            changes.push(Change::Put(names[0], draw.key(), draw.value(12)));
-        }
-        steps.push(Step::Write(changes, durability));
-        match at {
-            45 | 90 | 150 | 200 => steps.push(Step::Flush),
-            120 => steps.push(Step::Compact),
-            70 => steps.push(Step::SetMemtable(names[1], draw.memtable())),
-            135 => steps.push(Step::SetMemtable(names[0], draw.memtable())),
-            160 => steps.push(Step::Reopen),
-            _ if at % 7 == 0 => {
-                steps.push(Step::Tick(Duration::from_millis(10 + draw.below(60))));
-            }
-            _ => {}
-        }
-    }
-    Script { config, names, steps }
 }
 
 /// Runs a script and keeps the disk before every operation that changes it.
@@ -188,7 +126,12 @@ impl Recording {
 
     /// A crash, recovery, and life after it: a second crash at once, writes, and a third crash.
     fn check(&self, script: &Script, point: &Point, mode: CrashMode, seed: u64) {
-        let first = Simulation::on(point.disk.crash(mode, seed), seed);
+        // After the death of the process alone, what was not synced is there and still not durable.
+        let disk = match mode {
+            CrashMode::KeepAll => point.disk.clone(),
+            _ => point.disk.crash(mode, seed),
+        };
+        let first = Simulation::on(disk, seed);
         let db = script.open(&first).unwrap();
         let mut state = self.check_recovered(&db, &point.progress, mode);
         // Nothing was written since: whatever survives now, the contents are the same.
@@ -255,7 +198,7 @@ impl Drop for Here<'_> {
 
 fn crash_script_of(kind: MemtableType, stride: usize) {
     let seed = kind as u64;
-    let script = script(&mut Draw::new(seed), kind, &NAMES);
+    let script = Script::draw(&mut Draw::new(seed), kind, &NAMES);
     let recording = record(&script, seed);
     let crashes = crash_everywhere(&script, &recording, 0, stride);
     println!("{kind}: {crashes} crashes at {} points", recording.points.len());
@@ -286,7 +229,7 @@ fn crashes_of_random_scripts_leave_a_prefix_of_their_writes() {
         let _repeat = Repeat { test: "crash::crashes_of_random_scripts", seed };
         let mut draw = Draw::new(seed);
         let kind = draw.memtable();
-        let script = script(&mut draw, kind, &NAMES);
+        let script = Script::draw(&mut draw, kind, &NAMES);
         let recording = record(&script, seed);
         let first = usize::try_from(draw.below(29)).unwrap();
         let crashes = crash_everywhere(&script, &recording, first, 29);
@@ -310,7 +253,7 @@ fn disks_of_open(script: &Script, disk: &Disk, seed: u64) -> (Vec<Disk>, State) 
 
 #[test]
 fn crashes_during_recovery_change_nothing_of_what_is_recovered() {
-    let script = script(&mut Draw::new(7), MemtableType::Skiplist, &NAMES);
+    let script = Script::draw(&mut Draw::new(7), MemtableType::Skiplist, &NAMES);
     let recording = record(&script, 7);
     let modes = [CrashMode::Subset, CrashMode::Prefix, CrashMode::DropAll, CrashMode::KeepAll];
     let mut crashes = 0;
@@ -339,7 +282,7 @@ fn crashes_during_recovery_change_nothing_of_what_is_recovered() {
 fn a_keyspace_without_a_log_comes_back_as_of_its_last_flush_or_later() {
     const WITH_UNLOGGED: [&str; 2] = ["default", UNLOGGED];
     let mut draw = Draw::new(11);
-    let mut script = script(&mut draw, MemtableType::HashSkiplist, &WITH_UNLOGGED);
+    let mut script = Script::draw(&mut draw, MemtableType::HashSkiplist, &WITH_UNLOGGED);
     let own = memtide::KeyspaceConfig { durability: Some(Durability::None), ..Default::default() };
     script.config.keyspaces.insert(UNLOGGED.to_owned(), own);
     script.config.durability = Some(Durability::Buffered);

@@ -57,7 +57,8 @@ fn contents(db: &Db) -> String {
     for keyspace in db.keyspaces() {
         for entry in keyspace.iter() {
             let (key, value) = entry.unwrap();
-            let row = format!("{}\t{}\t{}\n", keyspace.name(), key.escape_ascii(), value.escape_ascii());
+            let row =
+                format!("{}\t{}\t{}\n", keyspace.name(), key.escape_ascii(), value.escape_ascii());
             text.push_str(&row);
         }
     }

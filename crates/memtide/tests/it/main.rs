@@ -1,7 +1,17 @@
 //! What the engine promises, seen from outside.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "test code; random tests print how to repeat them"
+)]
 
 mod basics;
+mod corruption;
+mod cost;
 mod crash;
+mod faults;
 mod model;
 mod oracle;
+mod script;
+mod threads;

@@ -12,7 +12,7 @@ use memtide_env::vfs::CrashMode;
 use crate::oracle::{self, Change, Draw, NAMES, Repeat, Span, State};
 
 const ROOT: &str = "/db";
-const STEPS: u64 = 700;
+const STEPS: u64 = 1500;
 const LIVE_MAX: usize = 4;
 
 type Row = (Vec<u8>, Vec<u8>);
@@ -323,7 +323,10 @@ fn check_upkeep(worlds: &[World]) {
     let flushes: u64 = worlds.iter().map(|world| world.flushes).sum();
     let compactions: u64 = worlds.iter().map(|world| world.compactions).sum();
     let deepest = worlds.iter().map(|world| world.deepest).max().unwrap_or(0);
-    println!("{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels", worlds.len());
+    println!(
+        "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels",
+        worlds.len()
+    );
     assert!(flushes > 50 * worlds.len() as u64 && compactions > 5 * worlds.len() as u64);
     assert!(deepest >= 2);
 }

@@ -94,7 +94,13 @@ impl State {
 
     /// The part of it that one keyspace is.
     pub(crate) fn only(&self, name: &str) -> Self {
-        Self(self.0.iter().filter(|(own, _)| *own == name).map(|(n, r)| (n.clone(), r.clone())).collect())
+        Self(
+            self.0
+                .iter()
+                .filter(|(own, _)| *own == name)
+                .map(|(n, r)| (n.clone(), r.clone()))
+                .collect(),
+        )
     }
 
     /// In what the other one differs, briefly.
@@ -108,7 +114,8 @@ impl State {
             let keys = own.keys().chain(others.keys()).collect::<std::collections::BTreeSet<_>>();
             for key in keys.into_iter().filter(|key| own.get(*key) != others.get(*key)).take(4) {
                 let show = |rows: &Rows| {
-                    rows.get(key).map(|value| value[..value.len().min(24)].escape_ascii().to_string())
+                    rows.get(key)
+                        .map(|value| value[..value.len().min(24)].escape_ascii().to_string())
                 };
                 let key = key.escape_ascii();
                 let _ = write!(text, "[{name} {key}: {:?} or {:?}] ", show(own), show(others));

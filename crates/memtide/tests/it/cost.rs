@@ -1,0 +1,171 @@
+//! What upkeep costs and leaves behind: bytes of the manifest, files that nobody needs any more, log that a
+//! flush made needless, memory that open tables take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use memtide::{Config, Db, Durability, MemtableType};
+use memtide_env::Simulation;
+
+const ROOT: &str = "/db";
+
+fn config() -> Config {
+    let mut config = Config { durability: Some(Durability::Buffered), ..Config::default() };
+    config.enable_background_compaction = Some(false);
+    config.tree.table_size = Some(4 << 10);
+    config.tree.level1_size = Some(4 << 10);
+    config.tree.wal_segment_size = Some(16 << 10);
+    config
+}
+
+fn open(sim: &Simulation, config: &Config) -> Db {
+    Db::builder(ROOT).config(config.clone()).env(sim.env.clone()).open().unwrap()
+}
+
+/// The files whose name ends so.
+fn files(sim: &Simulation, end: &str) -> Vec<PathBuf> {
+    let ends = |path: &PathBuf| path.to_str().unwrap().ends_with(end);
+    sim.vfs.files().into_iter().filter(ends).collect()
+}
+
+fn tables(db: &Db) -> usize {
+    db.stats().keyspaces.iter().map(|keyspace| keyspace.tables).sum()
+}
+
+/// Nothing is on the disk but what the database needs.
+fn check_files(sim: &Simulation, db: &Db) {
+    let stats = db.stats();
+    assert_eq!(files(sim, ".sst").len(), tables(db), "tables");
+    assert_eq!(files(sim, ".wal").len(), stats.wal_segments, "log segments");
+    let others = sim.vfs.files().len() - tables(db) - stats.wal_segments;
+    assert_eq!(others, 3, "LOCK, CURRENT and one manifest: {:?}", sim.vfs.files());
+}
+
+/// One write and its flush; returns how many bytes the manifest grew.
+fn flush_one(db: &Db, number: u32) -> u64 {
+    let before = db.stats().manifest_bytes;
+    db.put(format!("key{number:06}"), "a value").unwrap();
+    db.flush().unwrap();
+    db.stats().manifest_bytes - before
+}
+
+#[test]
+fn a_flush_costs_the_manifest_the_same_with_ten_tables_and_with_a_thousand() {
+    let sim = Simulation::new(1);
+    let db = open(&sim, &config());
+    let mut grown = Vec::new();
+    for number in 0..1010 {
+        grown.push(flush_one(&db, number));
+    }
+    assert_eq!(tables(&db), 1010);
+    let (few, many) = (grown[10], grown[1009]);
+    println!("manifest bytes per flush: {few} with 10 tables, {many} with 1,009");
+    assert!(many <= few + 16 && many < 400, "{few} B, then {many} B");
+    check_files(&sim, &db);
+    db.close().unwrap();
+    let db = open(&sim, &config());
+    assert_eq!(db.recovery_report().orphans, Vec::<PathBuf>::new());
+    check_files(&sim, &db);
+    assert_eq!(db.iter().count(), 1010);
+}
+
+#[test]
+fn files_that_a_merge_replaced_go_with_their_last_reader() {
+    let sim = Simulation::new(2);
+    let db = open(&sim, &config());
+    for number in 0..20 {
+        flush_one(&db, number);
+    }
+    let mut reader = db.iter();
+    assert!(reader.next().is_some());
+    db.compact().unwrap();
+    assert!(files(&sim, ".sst").len() >= 20, "the iterator still reads the old tables");
+    assert_eq!(reader.by_ref().map(Result::unwrap).count(), 19);
+    drop(reader);
+    db.put("z", "wakes upkeep").unwrap();
+    db.compact().unwrap();
+    check_files(&sim, &db);
+    db.close().unwrap();
+    let db = open(&sim, &config());
+    assert_eq!(db.recovery_report().orphans, Vec::<PathBuf>::new());
+    check_files(&sim, &db);
+}
+
+#[test]
+fn tables_that_a_crash_left_behind_are_removed_and_reported() {
+    let sim = Simulation::new(3);
+    let db = open(&sim, &config());
+    flush_one(&db, 1);
+    db.close().unwrap();
+    let table = files(&sim, ".sst")[0].clone();
+    let copy = table.with_file_name("00000000000000ff.sst");
+    memtide_env::Vfs::link(&sim.vfs, &table, &copy).unwrap();
+    let db = open(&sim, &config());
+    assert_eq!(db.recovery_report().orphans, [PathBuf::from("sst/00000000000000ff.sst")]);
+    check_files(&sim, &db);
+    assert_eq!(db.iter().count(), 1);
+}
+
+#[test]
+fn a_flush_releases_the_log_that_it_makes_needless() {
+    let sim = Simulation::new(4);
+    let mut config = config();
+    config.tree.wal_size = Some(1 << 20);
+    let db = open(&sim, &config);
+    let left = db.keyspace("left").unwrap();
+    for number in 0..100 {
+        db.put(format!("key{number}"), vec![1; 1000]).unwrap();
+    }
+    assert!(db.stats().wal_segments > 5);
+    left.put("the only one", "in the newest segment").unwrap();
+    db.flush().unwrap();
+    assert_eq!(db.stats().wal_segments, 1, "only the active segment is left");
+    check_files(&sim, &db);
+    // A write that no table has yet keeps the log from its segment on, whatever else is flushed.
+    left.put("kept", "by the log").unwrap();
+    for number in 0..100 {
+        db.put(format!("key{number}"), vec![2; 1000]).unwrap();
+    }
+    let held = db.stats().wal_segments;
+    assert!(held > 5);
+    check_files(&sim, &db);
+}
+
+#[test]
+fn the_log_stays_near_its_limit_whatever_a_quiet_keyspace_holds() {
+    let sim = Simulation::new(5);
+    let mut config = config();
+    config.tree.wal_size = Some(64 << 10);
+    let db = open(&sim, &config);
+    let quiet = db.keyspace("quiet").unwrap();
+    quiet.put("one write", "and never again").unwrap();
+    for number in 0..500_u32 {
+        db.put(number.to_be_bytes(), vec![3; 1000]).unwrap();
+        sim.steps.run_until_idle();
+        let bytes = db.stats().wal_bytes;
+        assert!(bytes <= (64 << 10) + 2 * (16 << 10), "{bytes} B of log after {number} writes");
+    }
+    assert!(quiet.contains_key("one write").unwrap());
+    check_files(&sim, &db);
+}
+
+#[test]
+fn a_full_budget_of_open_tables_leaves_room_for_writes() {
+    let sim = Simulation::new(6);
+    let mut config = config();
+    config.memory_budget = Some(64 << 10);
+    config.max_memtable_size = Some(4 << 10);
+    config.memtable_type = Some(MemtableType::HashSkiplist);
+    let db = open(&sim, &config);
+    for number in 0..600_u32 {
+        // Every read opens every table it finds.
+        flush_one(&db, number);
+        assert!(db.get(format!("key{number:06}")).unwrap().is_some());
+    }
+    assert_eq!(db.iter().count(), 600);
+    for number in 0..600_u32 {
+        db.put(format!("more{number:06}"), vec![4; 100]).unwrap();
+        sim.clock.advance(Duration::from_millis(1));
+    }
+    assert_eq!(db.iter().count(), 1200);
+}
