@@ -6,7 +6,8 @@
 //! the budget demands → new segment durable → manifest says so → leftovers removed.
 //!
 //! A crash anywhere in this leaves a database that opens to the same contents. Old segments are never
-//! written to, except that the newest gets its own bytes again if the database was not closed. A read-only open stops before the first write and replays into memory.
+//! written to, except that the newest gets its own bytes again if the database was not closed. A read-only
+//! open stops before the first write and replays into memory.
 //!
 //! # Torn or damaged
 //! The end of the last segment may be torn: what was not synced when the power went. Anything else that

@@ -11,6 +11,7 @@ mod corruption;
 mod cost;
 mod crash;
 mod faults;
+mod golden;
 mod model;
 mod oracle;
 mod script;
