@@ -3,7 +3,7 @@
 //! - [`MemtableVariant`]: any of the eight as a bounded map, no database needed.
 //! - [`Memtable`]: what the engine uses: versions, snapshots, range tombstones, exact memory.
 //! - `contract::MemIndex`: what a variant implements: the order of records, nothing else.
-//! - [`testkit`] (feature `testkit`): the contract as a test suite for any variant.
+//! - `testkit` (a module and a feature): the contract as a test suite for any variant.
 //!
 //! The crate does no I/O, reads no clock and starts no thread.
 

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn of_nested_range_tombstones_the_newest_stays_and_those_that_snapshots_see() {
         let nested: Vec<_> =
-            (1..=50).map(|seq| RangeTombstone::new(b"a", &[b'b', 50 - seq as u8], seq)).collect();
+            (1..=50_u8).map(|n| RangeTombstone::new(b"a", &[b'b', 50 - n], n.into())).collect();
         for (snapshots, want) in [(&[][..], vec![50]), (&[20], vec![50, 19])] {
             let readers = Readers { visible: 100, snapshots: snapshots.to_vec() };
             let fragments = Survivors::new(&readers, &Outside(true), &nested).fragments();

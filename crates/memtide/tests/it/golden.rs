@@ -34,9 +34,10 @@ fn config(kind: MemtableType) -> Config {
 /// Tables in two levels, a log with batches and range deletes, two keyspaces, versions and tombstones.
 fn fill(db: &Db) {
     let eu = db.keyspace("eu/users").unwrap();
-    for i in 0..60 {
-        db.put(format!("key{i:03}"), format!("value {i} {}", "x".repeat(i))).unwrap();
-        eu.put([0xFF, 0x00, i as u8], [i as u8; 3]).unwrap();
+    for i in 0..60_u8 {
+        let value = format!("value {i} {}", "x".repeat(i.into()));
+        db.put(format!("key{i:03}"), value).unwrap();
+        eu.put([0xFF, 0x00, i], [i; 3]).unwrap();
     }
     db.compact().unwrap();
     for i in (0..60).step_by(3) {
