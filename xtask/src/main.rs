@@ -4,6 +4,7 @@
 //! cargo x check   formatting, lints, architecture and words, documentation
 //! cargo x test    every test of the workspace; further arguments go to `cargo test`
 //! cargo x tidy    the architecture and the words alone
+//! cargo x crash   simulated crashes at every I/O operation, for every memtable; prints the points
 //! cargo x full    what must hold before a change is taken: check, test and the steps of `FULL`
 //! ```
 //!
@@ -62,6 +63,23 @@ const FULL: &[Step] = &[
     ),
 ];
 
+/// Simulated crashes without the spread that the usual tests are content with, and fresh random seeds.
+const CRASH: &[Step] = &[Step {
+    name: "crashes at every operation",
+    env: &[("MEMTIDE_CRASH", "all"), ("MEMTIDE_FRESH", "8")],
+    action: Action::Cargo(&[
+        "test",
+        "--package",
+        "memtide",
+        "--test",
+        "it",
+        "--",
+        "--nocapture",
+        "crash::",
+        "model::",
+    ]),
+}];
+
 const TIDY: &[Step] = &[Step { name: "tidy", env: &[], action: Action::Tidy }];
 
 /// Name, purpose, the step lists run one after another.
@@ -69,6 +87,7 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("check", "formatting, lints, architecture and words, documentation", &[CHECK]),
     ("test", "every test of the workspace; further arguments go to `cargo test`", &[TEST]),
     ("tidy", "the architecture and the words alone", &[TIDY]),
+    ("crash", "simulated crashes at every I/O operation, for every memtable", &[CRASH]),
     ("full", "all that must hold before a change is taken", &[CHECK, TEST, FULL]),
 ];
 

@@ -173,7 +173,8 @@ impl Memtable {
         let bytes = slab_bytes(&*self.index, &self.arena, shape);
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
         let tombstones = self.range_tombstone_count();
-        if tombstones > 0 && tombstones + shape.range_deletes > RANGE_TOMBSTONES_MAX {
+        let more = shape.range_deletes;
+        if tombstones > 0 && more > 0 && tombstones + more > RANGE_TOMBSTONES_MAX {
             return Err(full());
         }
         let beside = self.beside(shape);
@@ -257,6 +258,23 @@ impl Memtable {
         state.metered = Some(self.meter.hold(bytes + records));
         state.fragmented = Some(Arc::clone(&fragmented));
         fragmented
+    }
+
+    /// All range tombstones as they were inserted. O(t).
+    #[must_use]
+    pub fn range_tombstone_list(&self) -> Vec<RangeTombstone> {
+        let state = self.range_tombstones.lock();
+        let each = |at: &Ref| {
+            let entry = self.arena.entry(*at);
+            RangeTombstone::new(entry.key, entry.value, entry.seq)
+        };
+        state.records.iter().map(each).collect()
+    }
+
+    /// Whether a write with this number can be inserted: records count from the first one, 34 bits far.
+    #[must_use]
+    pub fn reaches(&self, seq: SeqNo) -> bool {
+        self.first_seq().is_none_or(|first| seq.abs_diff(first) < record::SEQ_REACH)
     }
 
     /// Point entries inserted, every version counted.
@@ -426,4 +444,58 @@ fn fixed_bytes(index: &dyn MemIndex) -> u64 {
     let table = ARC_COUNTS + size_of::<Memtable>() as u64;
     let meter = ARC_COUNTS + size_of::<HeapMeter>() as u64;
     table + meter + size_of_val(index) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use memtide_base::ledger::Ledger;
+
+    use super::*;
+
+    fn table(kind: MemtableType) -> Arc<Memtable> {
+        let ledger = Ledger::new(64 << 20);
+        Memtable::new(&MemtableOptions { kind, bytes_max: 8 << 20, hash_seed: 1, ledger })
+    }
+
+    /// Inserts `count` range tombstones as one batch.
+    fn delete_ranges(table: &Memtable, count: u32, seq: SeqNo) -> Result<(), Full> {
+        let mut shape = BatchShape::default();
+        for _ in 0..count {
+            table.measure(&mut shape, Kind::RangeDelete, 0, b"a", &[0; 4]);
+        }
+        let mut room = table.reserve(&shape)?;
+        for (end, seq) in (0..count).zip(seq..) {
+            room.delete_range(b"a", &(0x6200_0000 + end).to_be_bytes(), seq);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_257th_range_tombstone_is_for_the_next_table() {
+        for kind in MemtableType::ALL {
+            let table = table(kind);
+            for seq in 0..256 {
+                delete_ranges(&table, 1, seq).expect("room");
+            }
+            let before = table.usage();
+            let refused = delete_ranges(&table, 1, 256);
+            assert!(matches!(refused, Err(Full::Table { .. })), "{kind}: {refused:?}");
+            assert_eq!((table.range_tombstone_count(), table.usage()), (256, before), "{kind}");
+            // Point writes still find room.
+            let mut shape = BatchShape::default();
+            table.measure(&mut shape, Kind::Put, 3, b"k", b"v");
+            table.reserve(&shape).expect("room").insert(Kind::Put, 3, b"k", b"v", 257);
+        }
+    }
+
+    #[test]
+    fn an_empty_table_takes_a_batch_of_any_number_of_range_tombstones() {
+        for kind in MemtableType::ALL {
+            let table = table(kind);
+            delete_ranges(&table, 1000, 0).expect("an empty table");
+            assert_eq!(table.range_tombstone_count(), 1000, "{kind}");
+            assert_eq!(table.covering_tombstone(b"a", 1000), Some(999), "{kind}");
+            assert!(delete_ranges(&table, 1, 1000).is_err(), "{kind}");
+        }
+    }
 }

@@ -22,6 +22,8 @@ use memtide_base::{Entry, Kind, SeqNo};
 use crate::entry::NewEntry;
 
 const SEQ_BITS: u32 = 36;
+/// How far from a memtable's first sequence number all others must stay; half of what a header can say.
+pub(crate) const SEQ_REACH: u64 = 1 << (SEQ_BITS - 2);
 const KIND_SHIFT: u32 = SEQ_BITS;
 const KEY_SHIFT: u32 = KIND_SHIFT + 3;
 const VALUE_SHIFT: u32 = KEY_SHIFT + 11;
@@ -53,8 +55,8 @@ pub(crate) struct Header {
 
 impl Header {
     /// # Panics
-    /// If the sequence number is further than 2^35 from the memtable's first: the engine rotates long
-    /// before.
+    /// If the sequence number is further than 2^35 from the memtable's first: the engine rotates before
+    /// [`SEQ_REACH`].
     pub(crate) fn of(entry: &NewEntry<'_>, base: SeqNo) -> Self {
         let delta = entry.seq.wrapping_sub(base);
         assert!(delta >> SEQ_BITS == 0, "seq {} is too far from base {base}", entry.seq);

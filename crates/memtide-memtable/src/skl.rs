@@ -115,8 +115,7 @@ impl SkipList {
             Walk::Next => self.settle(arena, pos, below, self.next(arena, Some(node)), true),
             Walk::Prev => self.settle(arena, pos, below, self.prev(arena, node), false),
             Walk::Older => {
-                let seq = pos.at.map_or(0, |at| arena.seq(at));
-                let older = newest_version(arena, node, seq);
+                let older = pos.at.and_then(|at| older_version(arena, node, at));
                 pos.at = older.or(pos.at);
                 older.is_some()
             }
@@ -256,6 +255,19 @@ pub(crate) fn newest_version(arena: &Arena, node: Ref, below: SeqNo) -> Option<R
         (Some(own), Some(chained)) if arena.seq(own) > arena.seq(chained) => Some(own),
         (own, chained) => chained.or(own),
     }
+}
+
+/// The next older version behind `at`, which is the node itself or in its chain. Follows the chain, so walking
+/// all versions is linear.
+fn older_version(arena: &Arena, node: Ref, at: Ref) -> Option<Ref> {
+    let seq = arena.seq(at);
+    let chained = if at == node {
+        chain::newest_below(arena, chain::older(arena, node), seq)
+    } else {
+        chain::older(arena, at)
+    };
+    let own = Some(node).filter(|&node| arena.seq(node) < seq);
+    own.into_iter().chain(chained).max_by_key(|&version| arena.seq(version))
 }
 
 fn node_of(pos: &Pos) -> Option<Ref> {

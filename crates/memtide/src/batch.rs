@@ -10,6 +10,8 @@ use memtide_storage::log::{BatchOps, encode_op};
 use crate::keyspace_state::KeyspaceState;
 use crate::range::HalfOpen;
 
+/// Range deletes of one batch: a memtable lists them under each other, so their cost is the square.
+const BATCH_RANGE_DELETES_MAX: usize = 1024;
 /// Largest batch in bytes.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 30;
 
@@ -36,6 +38,7 @@ pub(crate) struct BatchBody {
     pub(crate) logged: Payload,
     pub(crate) unlogged: Payload,
     pub(crate) keyspaces: Vec<Arc<KeyspaceState>>,
+    range_deletes: usize,
     refused: Option<Error>,
 }
 
@@ -80,6 +83,15 @@ impl BatchBody {
         }
         if let Err(error) = check_op(kind, key, value) {
             return self.refuse(error);
+        }
+        self.range_deletes += usize::from(kind == Kind::RangeDelete);
+        if self.range_deletes > BATCH_RANGE_DELETES_MAX {
+            return self.refuse(
+                Error::invalid_argument(format!(
+                    "a batch of more than {BATCH_RANGE_DELETES_MAX} range deletes"
+                ))
+                .with_hint("write it in parts"),
+            );
         }
         if !self.keyspaces.iter().any(|known| Arc::ptr_eq(known, keyspace)) {
             self.keyspaces.push(Arc::clone(keyspace));

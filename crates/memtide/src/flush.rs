@@ -47,10 +47,7 @@ pub(crate) fn flush_sealed(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Re
         Rewrite {
             keyspace,
             sources: sealed.iter().map(|table| Source::Memtable(table.cursor(SEE_ALL))).collect(),
-            tombstones: sealed
-                .iter()
-                .flat_map(|t| t.range_tombstones().iter().collect::<Vec<_>>())
-                .collect(),
+            tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
             readers: &readers,
             older: &older,
             level: 0,

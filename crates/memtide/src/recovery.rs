@@ -46,6 +46,8 @@ use crate::write;
 /// Segments that may wait for replay at the next open; more are flushed first.
 const SEGMENTS_MAX: usize = 4;
 const PAGE: u64 = 4096;
+/// File numbers that may have been taken since the manifest was last written.
+const NUMBERS_AHEAD: u64 = 1 << 32;
 
 /// What opening a database found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +108,7 @@ pub(crate) fn open(
     };
     check_tables(&*env.vfs, &layout, &state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
-    state.next_file = state.next_file.max(largest_number(&*env.vfs, &layout)? + 1);
+    state.next_file = number_above_all(&*env.vfs, &layout, state.next_file)?;
     let manifest = match mode {
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
@@ -244,13 +246,16 @@ fn list(vfs: &dyn Vfs, layout: &Layout, dir: &str) -> Result<Vec<memtide_env::vf
         .map_err(|error| Error::io("list", if dir.is_empty() { "." } else { dir }, error))
 }
 
-/// The largest number any file of ours has, whether the manifest knows it or not.
-fn largest_number(vfs: &dyn Vfs, layout: &Layout) -> Result<u64> {
+/// `next`, or what follows the largest number of a file that the manifest does not know of.
+fn number_above_all(vfs: &dyn Vfs, layout: &Layout, next: u64) -> Result<u64> {
     let tables = list(vfs, layout, TABLE_DIR)?;
     let tables = tables.iter().filter_map(|entry| files::parse_table_name(&entry.name));
     let manifests = list(vfs, layout, "")?;
     let manifests = manifests.iter().filter_map(|entry| parse_manifest_file_name(&entry.name));
-    Ok(tables.chain(manifests).max().unwrap_or_default())
+    // Numbers far beyond were not counted up to, and going on from them would use all numbers up.
+    let ours =
+        tables.chain(manifests).filter(|&number| number < next.saturating_add(NUMBERS_AHEAD));
+    Ok(ours.max().map_or(next, |largest| next.max(largest + 1)))
 }
 
 /// What an engine is put together from.
@@ -396,6 +401,9 @@ fn replay_op(
     seq: SeqNo,
 ) -> Result<()> {
     let hash = hash::key_hash(engine.hash_seed, op.key);
+    if !keyspace.current().active.reaches(seq) {
+        write::rotate(engine, keyspace, None);
+    }
     loop {
         let table = Arc::clone(&keyspace.current().active);
         let mut shape = BatchShape::default();

@@ -10,8 +10,10 @@ use crate::version::{Change, ClosedWal, Edit};
 use crate::wal::Log;
 use crate::{background, flush, write};
 
-/// Closes the database and releases its lock, also when it fails. A second close does nothing.
+/// Closes the database and releases its lock, also when it fails. A second close waits for the first and does
+/// nothing.
 pub(crate) fn close(engine: &Engine) -> Result<()> {
+    let mut lock = engine.lock.lock();
     {
         // Under the commit lock, so that no write is under way.
         let _commit = engine.commit.lock();
@@ -32,7 +34,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     // Whoever still holds a handle can write nothing into files that may have another owner soon.
     *engine.commit.lock() = None;
     *engine.manifest.lock() = None;
-    *engine.lock.lock() = None;
+    *lock = None;
     finished
 }
 

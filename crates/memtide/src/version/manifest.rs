@@ -415,3 +415,34 @@ pub(crate) fn load(
     }
     Ok((state, torn))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> ManifestState {
+        ManifestState::new([7; 16], 1, &Arc::new(Graveyard::default()))
+    }
+
+    #[test]
+    fn the_start_of_the_log_never_moves_back() {
+        let mut state = empty();
+        for (lsn, start) in [(8192, 8192), (4096, 8192), (12_288, 12_288), (0, 12_288)] {
+            state.apply(&Edit::new(vec![Change::WalStart { lsn }])).expect("a sound edit");
+            assert_eq!(state.wal_start, start, "after {lsn}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_keeps_the_mark_of_closing_and_the_first_write_after_it_voids_it() {
+        let mut state = empty();
+        let closed = ClosedWal { base: 4096, end: 8200 };
+        let edit = Edit::new(vec![Change::SeqHigh { seq: 4096 }, Change::Closed(closed)]);
+        state.apply(&edit).expect("a sound edit");
+        let mut copy = empty();
+        copy.apply(&state.snapshot()).expect("a sound edit");
+        assert_eq!(copy.closed, Some(closed));
+        copy.apply(&Edit::new(vec![Change::SeqHigh { seq: 12_288 }])).expect("a sound edit");
+        assert_eq!(copy.closed, None);
+    }
+}

@@ -78,8 +78,8 @@ fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
             Ok(rooms) => break rooms,
             Err(refused) => refused,
         };
-        let Full::Table { bytes_max } = why else { return Ok(Attempt::NeedsMemory) };
         check_share(engine, &choices)?;
+        let Full::Table { bytes_max } = why else { return Ok(Attempt::NeedsMemory) };
         // Each keyspace may need one rotation to an empty table and one to a table for this batch.
         assert!(
             rotations < 2 * choices.len(),
@@ -126,11 +126,18 @@ fn append(engine: &Engine, log: &mut Log, batch: &BatchBody, durable: SeqNo) -> 
     })
 }
 
+/// More than one batch and the rest of a segment can move the log.
+const BATCH_REACH: u64 = 1 << 33;
+
 /// A memtable and what a batch needs of it.
 type Choice = (Arc<Memtable>, BatchShape);
 
 /// The active memtable of a keyspace, measured for the batch.
 fn choose(engine: &Engine, batch: &BatchBody, keyspace: &Arc<KeyspaceState>) -> Choice {
+    // A keyspace that rests while others write must not fall too far behind the log.
+    if !keyspace.current().active.reaches(engine.snapshots.visible() + BATCH_REACH) {
+        rotate(engine, keyspace, None);
+    }
     let table = Arc::clone(&keyspace.current().active);
     let shape = measure(engine, batch, keyspace, &table);
     (table, shape)

@@ -33,7 +33,6 @@ impl Wait {
         engine.check_open()?;
         engine.health.check_writable()?;
         let limit = match free_some(engine) {
-            Freeing::Done => return Ok(()),
             Freeing::Flush => {
                 self.looks = 0;
                 if let Some(failure) = &*engine.flush_failure.lock() {
@@ -42,8 +41,13 @@ impl Wait {
                 }
                 None
             }
-            Freeing::Nothing if self.looks == LOOKS => {
+            Freeing::Done | Freeing::Nothing if self.looks == LOOKS => {
                 return Err(pinned());
+            }
+            // What was dropped may be what this writer's own last attempt had reserved.
+            Freeing::Done => {
+                self.looks += 1;
+                return Ok(());
             }
             Freeing::Nothing => {
                 self.looks += 1;

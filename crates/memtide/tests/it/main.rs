@@ -7,6 +7,7 @@
 )]
 
 mod basics;
+mod budget;
 mod corruption;
 mod cost;
 mod crash;
@@ -14,5 +15,6 @@ mod faults;
 mod golden;
 mod model;
 mod oracle;
+mod reopen;
 mod script;
 mod threads;

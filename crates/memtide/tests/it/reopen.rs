@@ -1,0 +1,164 @@
+//! Opening again: options that changed, marks that closing left, files with names that cannot be ours.
+
+use std::path::{Path, PathBuf};
+
+use memtide::{Config, Db, Durability, ErrorKind};
+use memtide_env::vfs::{CrashMode, Disk};
+use memtide_env::{Simulation, Vfs};
+
+const ROOT: &str = "/db";
+
+fn config() -> Config {
+    let mut config = Config { durability: Some(Durability::Sync), ..Config::default() };
+    config.enable_background_compaction = Some(false);
+    config
+}
+
+fn try_open(sim: &Simulation, config: Config) -> memtide::Result<Db> {
+    Db::builder(ROOT).config(config).env(sim.env.clone()).open()
+}
+
+fn open(sim: &Simulation, config: Config) -> Db {
+    try_open(sim, config).unwrap()
+}
+
+fn segments(sim: &Simulation) -> Vec<PathBuf> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|name| name == "wal");
+    sim.vfs.files().into_iter().filter(is_segment).collect()
+}
+
+fn content(sim: &Simulation, path: &Path) -> Vec<u8> {
+    let file = sim.vfs.open_read(path).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn a_keyspace_that_leaves_the_log_loses_nothing_that_was_acknowledged_in_it() {
+    for mode in [CrashMode::KeepAll, CrashMode::DropAll] {
+        let sim = Simulation::new(1);
+        let db = open(&sim, config());
+        let u = db.keyspace("u").unwrap();
+        let mut batch = db.batch();
+        batch.put(&u, "k", "acknowledged");
+        db.write_with(batch, Durability::Sync).unwrap();
+        drop(u);
+        db.close().unwrap();
+        let old = segments(&sim);
+        assert!(db_tables(&sim).is_empty(), "only the log holds the value");
+
+        let mut changed = config();
+        changed.set("keyspace.u.durability", "none").unwrap();
+        changed.flush_target = Some(16 << 10);
+        changed.max_memtable_size = Some(8 << 10);
+        changed.tree.wal_size = Some(16 << 10);
+        changed.tree.wal_segment_size = Some(16 << 10);
+        let db = open(&sim, changed.clone());
+        for at in 0..200 {
+            // Full memtables of the default keyspace are flushed by the jobs, and only those.
+            db.put(format!("k{at}"), vec![1; 1000]).unwrap();
+            sim.steps.run_until_idle();
+        }
+        let left = segments(&sim);
+        assert!(old.iter().all(|path| !left.contains(path)), "the old log is needed: {left:?}");
+        let disk = sim.vfs.disk().crash(mode, 0);
+        drop(db);
+
+        let sim = Simulation::on(disk, 2);
+        let db = open(&sim, changed);
+        let u = db.get_keyspace("u").unwrap();
+        assert_eq!(u.get("k").unwrap().unwrap(), "acknowledged", "{mode:?}");
+        assert_eq!(db.iter().count(), 200, "{mode:?}");
+    }
+}
+
+fn db_tables(sim: &Simulation) -> Vec<PathBuf> {
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|name| name == "sst");
+    sim.vfs.files().into_iter().filter(is_table).collect()
+}
+
+#[test]
+fn damage_at_the_end_of_a_closed_log_is_reported_by_every_open_that_follows() {
+    let sim = Simulation::new(3);
+    let db = open(&sim, config());
+    db.put("first", "stays").unwrap();
+    db.put("last", "acknowledged").unwrap();
+    db.close().unwrap();
+    let [segment] = &segments(&sim)[..] else { panic!("one segment") };
+    let bytes = content(&sim, segment);
+    let value = bytes.windows(12).rposition(|part| part == b"acknowledged").unwrap();
+    // With the mark behind it, so that nothing in the segment itself says that there was a record.
+    for at in value..bytes.len() {
+        sim.vfs.corrupt(segment, at as u64, 0xff).unwrap();
+    }
+    let mut disk: Disk = sim.vfs.disk();
+    for attempt in 0..4 {
+        let sim = Simulation::on(disk, attempt);
+        let error = try_open(&sim, config()).expect_err("an acknowledged write is damaged");
+        assert!(error.is_corruption() && error.offset().is_some(), "{attempt}: {error:?}");
+        assert_eq!(error.file(), segment.strip_prefix(ROOT).ok(), "{attempt}: {error:?}");
+        // The power goes as well, every other time.
+        let now = sim.vfs.disk();
+        disk = if attempt % 2 == 0 { now } else { now.crash(CrashMode::DropAll, 0) };
+    }
+}
+
+/// Puts a file of this name and content beside a database, then opens it again and again.
+fn harmless_or_refused(name: &str, bytes: &[u8], created: bool) {
+    let sim = Simulation::new(4);
+    if created {
+        let db = open(&sim, config());
+        db.put("k", "v").unwrap();
+        db.flush().unwrap();
+        db.put("l", "w").unwrap();
+        db.close().unwrap();
+    } else {
+        for dir in ["", "wal", "sst"] {
+            sim.vfs.create_dir(&Path::new(ROOT).join(dir)).unwrap();
+        }
+    }
+    let path = Path::new(ROOT).join(name);
+    sim.vfs.create(&path, 0).unwrap().write_at(bytes, 0).unwrap();
+    for round in 0..3 {
+        let db = match try_open(&sim, config()) {
+            Ok(db) => db,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corruption, "{name}: {error:?}");
+                assert!(error.file().is_some(), "{name}: {error:?}");
+                return;
+            }
+        };
+        if created {
+            assert_eq!(db.get("k").unwrap().unwrap(), "v", "{name}, open {round}");
+            assert_eq!(db.get("l").unwrap().unwrap(), "w", "{name}, open {round}");
+        }
+        db.put(format!("round {round}"), "written").unwrap();
+        db.compact().unwrap();
+        db.close().unwrap();
+        if created {
+            Db::builder(ROOT).env(sim.env.clone()).read_only(true).open().unwrap();
+        }
+        let report = memtide::verify_in(&sim.env, ROOT).unwrap();
+        assert!(report.damages.is_empty(), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn files_with_impossible_numbers_are_refused_or_ignored() {
+    for number in ["ffffffffffffffff", "fffffffffffffffe", "8000000000000000", "7fffffffffffffff"] {
+        for name in [format!("sst/{number}.sst"), format!("MANIFEST-{number}")] {
+            for created in [true, false] {
+                harmless_or_refused(&name, b"", created);
+                harmless_or_refused(&name, &[0x5a; 9000], created);
+            }
+        }
+    }
+    for base in ["fffffffffffff000", "ffffffffffffe000", "8000000000000000", "7ffffffffffff000"] {
+        for created in [true, false] {
+            harmless_or_refused(&format!("wal/{base}.wal"), b"", created);
+            harmless_or_refused(&format!("wal/{base}.wal"), &[0; 8192], created);
+            harmless_or_refused(&format!("wal/{base}.wal"), &[0x5a; 9000], created);
+        }
+    }
+}
