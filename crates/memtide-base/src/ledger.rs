@@ -4,7 +4,7 @@
 //! Each holder keeps a [`Charge`], which gives its bytes back when dropped; the sum of all charges is the
 //! ledger's total at every moment.
 //!
-//! Ledgers nest by convention, not by type: one per database, shared by all of its parts.
+//! There is one per database, shared by all of its parts.
 
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};

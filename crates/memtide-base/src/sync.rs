@@ -1,7 +1,7 @@
 //! Locks, atomics and shared pointers: the only door to them for every crate of the engine.
 //!
-//! Under `cfg(loom)` or `cfg(shuttle)` this module is where the twins of a model checker go in, so no
-//! other file names `std::sync` for a lock or an atomic. A lock whose holder panicked is taken over, not
+//! No other file names `std::sync` for a lock or an atomic, so this module is where a model checker's twins
+//! can go in. A lock whose holder panicked is taken over, not
 //! poisoned: the engine's own state machines say what is still usable after a panic.
 
 use std::time::Duration;

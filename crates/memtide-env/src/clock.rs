@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(any(test, feature = "simulation"))]
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 
 /// A source of time.
@@ -49,12 +50,14 @@ impl Clock for SystemClock {
     }
 }
 
+#[cfg(any(test, feature = "simulation"))]
 /// A clock that moves only when told to. Its wall starts at a fixed moment, so runs repeat exactly.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     nanos: AtomicU64,
 }
 
+#[cfg(any(test, feature = "simulation"))]
 impl ManualClock {
     /// Where the wall of every manual clock starts: 2023-11-14 22:13:20 UTC.
     const WALL_START_MS: u64 = 1_700_000_000_000;
@@ -81,6 +84,7 @@ impl ManualClock {
     }
 }
 
+#[cfg(any(test, feature = "simulation"))]
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))

@@ -13,6 +13,7 @@
 pub mod clock;
 pub mod executor;
 pub mod random;
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod vfs;
 
@@ -21,6 +22,7 @@ use memtide_base::sync::Arc;
 pub use clock::Clock;
 pub use executor::{Event, Executor, Job, JobId, Step};
 pub use random::Random;
+#[cfg(any(test, feature = "simulation"))]
 pub use simulation::Simulation;
 pub use vfs::{ReadFile, Vfs, WriteFile};
 

@@ -17,14 +17,15 @@
 //! The crate's one module of raw memory. All functions are crate-private and safe to call under these
 //! rules, which the modules around it keep (they contain no `unsafe`, so breaking one would be a bug here
 //! or in a variant's use of a `Ref`, never in user code):
-//! 1. A `Ref` comes from a slab of the arena it is used with. (Checked: every access is bounds-checked
-//!    against its segment, so a foreign `Ref` panics or reads initialised bytes of this arena.)
+//! 1. A `Ref` comes from a slab of the arena it is used with. Every access is bounds-checked
+//!    against its segment, so a foreign `Ref` cannot leave the arena; it may break rule 2.
 //! 2. Words are only viewed as words and records only as records; link words lie before their record.
 //! 3. A record's `Ref` reaches another thread only through a lock or a Release store, after it is whole.
 //! 4. One slab exists at a time: the memtable's writer lock is held while it lives.
 //!
-//! Every pointer is derived from its segment's allocation, so Miri's provenance checks apply; the unit
-//! tests below and the conformance suite run under Miri where a nightly toolchain has it.
+//! Every pointer is derived from its segment's allocation, never from an integer. The unit tests below and
+//! the conformance suite (`tests/it`, its racing laws above all) exercise every block here; they need
+//! nothing that Miri lacks but have not been run under it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr;

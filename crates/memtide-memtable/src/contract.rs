@@ -72,8 +72,6 @@ pub struct BatchShape {
     pub(crate) range_deletes: u64,
     /// Bytes of records with their link words, exact.
     pub(crate) record_bytes: u64,
-    /// Sum of key lengths.
-    pub(crate) key_bytes: u64,
 }
 
 /// What an insert did.
@@ -130,7 +128,8 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// Words in front of a record whose key has this hash; a function of the hash alone.
     fn link_words(&self, hash: u64) -> u32;
 
-    /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included.
+    /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included. Asked
+    /// once before the inserts it bounds, under the writer lock: an index may settle here what it will do.
     fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64;
 
     /// Most heap bytes that a sorted view of this many records takes; 0 for variants that need none.

@@ -35,7 +35,7 @@ const ARC_COUNTS: u64 = 2 * size_of::<usize>() as u64;
 /// Range tombstones of one table, unless one batch brings more: fragments may list each of them under each
 /// other, so reading past them costs the square of their number.
 const RANGE_TOMBSTONES_MAX: u64 = 256;
-/// Most padding between what a batch carves: each record and node may need to be aligned.
+/// Most padding in front of what a batch carves first; what lies between nodes is in an index's bound.
 const SLAB_PADDING: u64 = 8;
 
 /// Why a reservation was refused. Nothing has changed.
@@ -160,7 +160,6 @@ impl Memtable {
             return;
         }
         shape.entries += 1;
-        shape.key_bytes += key.len() as u64;
         shape.record_bytes += record + 4 * u64::from(self.index.link_words(hash));
     }
 
@@ -191,21 +190,14 @@ impl Memtable {
         Beside { all, slab: all - self.index.view_bytes_max(before) }
     }
 
-    /// The limit with which an empty table of this type takes the batch. Its index may need more for a
-    /// batch than this one, which has grown already, and may need more for a larger limit.
+    /// The limit with which an empty table of this type takes the batch. An empty index may need more for a
+    /// batch than this one, which has grown already.
     #[must_use]
     pub fn bytes_needed(&self, shape: &BatchShape) -> u64 {
-        let mut options = MemtableOptions { bytes_max: 0, ..self.options.clone() };
-        loop {
-            let index = variants::create(&options, &self.meter);
-            let bytes = slab_bytes(&*index, &Arena::new(0), shape);
-            let view = index.view_bytes_max(shape.entries);
-            let needed = fixed_bytes(&*index) + Arena::limit_for(bytes) + view;
-            if needed <= options.bytes_max {
-                return options.bytes_max;
-            }
-            options.bytes_max = needed;
-        }
+        let index = variants::create(&self.options, &self.meter);
+        let bytes = slab_bytes(&*index, &Arena::new(0), shape);
+        let view = index.view_bytes_max(shape.entries);
+        fixed_bytes(&*index) + Arena::limit_for(bytes) + view
     }
 
     fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {

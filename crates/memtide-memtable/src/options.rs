@@ -10,7 +10,8 @@ use crate::kind::MemtableType;
 pub struct MemtableOptions {
     /// Which variant orders the records.
     pub kind: MemtableType,
-    /// The most bytes the table reserves, everything included.
+    /// The most bytes that writes make the table reserve, its own struct and one sorted view included; see
+    /// [`Memtable::bytes_max`](crate::Memtable::bytes_max).
     pub bytes_max: u64,
     /// Seed of the key hashes callers pass in; also seeds tower heights.
     pub hash_seed: u64,

@@ -8,6 +8,7 @@
 //! running makes the job run one more step.
 
 mod event;
+#[cfg(any(test, feature = "simulation"))]
 mod steps;
 mod threads;
 
@@ -17,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub use event::Event;
+#[cfg(any(test, feature = "simulation"))]
 pub use steps::StepExecutor;
 pub use threads::ThreadExecutor;
 

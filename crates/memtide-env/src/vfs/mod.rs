@@ -9,6 +9,7 @@
 //! atomically. Nothing else may be relied upon.
 
 mod fuse;
+#[cfg(any(test, feature = "simulation"))]
 mod sim;
 mod std;
 
@@ -18,6 +19,7 @@ use ::std::path::{Path, PathBuf};
 
 use memtide_base::sync::Arc;
 
+#[cfg(any(test, feature = "simulation"))]
 pub use sim::{CrashMode, Disk, IoOp, Observer, SimVfs};
 pub use std::StdVfs;
 

@@ -4,8 +4,8 @@
 //! newest -> chunk -> chunk -> ... -> chunk of 16      (crate::chunk)
 //! ```
 //!
-//! A list of chunks, newest first; a chunk holds up to a quarter of what is older, so a tiny table stays
-//! tiny and no table has more than a few dozen. An insert appends in O(1). A get asks each chunk's filter,
+//! A list of chunks, newest first; a chunk holds up to a quarter of what is older and 8,192 at most, so a
+//! tiny table stays tiny and a large one has few. An insert appends in O(1). A get asks each chunk's filter,
 //! compares eight tags at a time where it agrees, and stops at the first chunk that has nothing newer than
 //! what was found. Order is made on demand (`crate::view`).
 //!
