@@ -36,7 +36,14 @@ const CHECK: &[Step] = &[
     Step {
         name: "documentation",
         env: &[("RUSTDOCFLAGS", "-D warnings")],
-        action: Action::Cargo(&["doc", "--workspace", "--lib", "--no-deps", "--quiet"]),
+        action: Action::Cargo(&[
+            "doc",
+            "--workspace",
+            "--lib",
+            "--no-deps",
+            "--all-features",
+            "--quiet",
+        ]),
     },
 ];
 
