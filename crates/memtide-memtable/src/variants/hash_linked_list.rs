@@ -138,7 +138,7 @@ impl MemIndex for HashLinkedList {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model;
+    use crate::variants::model_test as model;
 
     #[test]
     fn an_overwrite_takes_its_record_and_one_word() {

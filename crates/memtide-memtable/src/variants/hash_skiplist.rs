@@ -108,7 +108,7 @@ impl MemIndex for HashSkiplist {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model;
+    use crate::variants::model_test as model;
 
     #[test]
     fn table_and_list_have_the_same_nodes() {

@@ -193,7 +193,7 @@ impl MemIndex for LinkedList {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model;
+    use crate::variants::model_test as model;
 
     #[test]
     fn chunks_grow_with_the_table() {

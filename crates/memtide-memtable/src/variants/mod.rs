@@ -5,7 +5,7 @@ mod hash_linked_list;
 mod hash_skiplist;
 mod linked_list;
 #[cfg(test)]
-mod model;
+mod model_test;
 mod skiplist;
 mod sorted;
 mod trie;

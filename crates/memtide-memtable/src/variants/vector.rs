@@ -362,7 +362,7 @@ impl MemIndex for Vector {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model;
+    use crate::variants::model_test as model;
 
     fn run_lens(rig: &model::Rig<Vector>) -> Vec<usize> {
         rig.index.runs(&rig.arena).map(|run| run.len()).collect()
