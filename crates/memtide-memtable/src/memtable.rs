@@ -8,13 +8,16 @@
 //! after it.
 //!
 //! # Reading
-//! Readers run beside the writer and wait for at most one insert (the gate). A bound given to a read must
-//! have been published before the read began; then everything below it is in the table and stays.
+//! Readers run beside the writer and wait for at most one insert (the gate). Variants that order on demand are
+//! the exception: a seek after inserts sorts what is new while it holds the gate, so the writer waits for that
+//! sort, and readers behind the writer with it. A bound given to a read must have been published before the
+//! read began; then everything below it is in the table and stays.
 //!
 //! # Memory
 //! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's
 //! segments, sorted views, the range-tombstone fragments. It equals what a counting allocator sees, at
-//! every moment without a running call.
+//! every moment without a running call, unless a reader still holds range-tombstone fragments that a later
+//! range delete has replaced: those are no longer counted.
 
 use std::fmt;
 
