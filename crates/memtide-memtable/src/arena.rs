@@ -33,7 +33,7 @@ use std::slice;
 
 use memtide_base::sync::OnceLock;
 use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use memtide_base::{Entry, SeqNo};
+use memtide_base::{Entry, SeqNo, key};
 
 use crate::entry::NewEntry;
 use crate::record;
@@ -224,6 +224,12 @@ impl Arena {
     #[inline]
     pub(crate) fn key(&self, at: Ref) -> &[u8] {
         self.entry(at).key
+    }
+
+    /// The head of a record's key.
+    #[inline]
+    pub(crate) fn head(&self, at: Ref) -> u64 {
+        key::head(self.key(at))
     }
 
     /// The sequence number of a record.

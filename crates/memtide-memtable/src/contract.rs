@@ -9,8 +9,9 @@
 //!   nothing. Sequence numbers may come in any order; inserts in rising order are the fast case.
 //! - **Bounds.** A read below `S` sees versions with `seq < S`. What is inserted while a cursor is open is
 //!   at or above its bound, so a cursor may miss it freely; it must never miss or repeat anything older.
-//! - **Locking.** The memtable calls `insert` under its gate's write lock and everything else under its
-//!   read lock: an index has no lock of its own but for state that readers build (sorted views).
+//! - **Locking.** One `insert` runs at a time, beside any number of readers: every word that a reader may see
+//!   is an atomic, stored Release after what it leads to and loaded Acquire. An index that is not built for
+//!   that yet says so by [`MemIndex::is_gated`]; then the memtable's gate keeps readers out of inserts.
 //! - **Memory.** An insert takes all memory from the slab, and never more than `index_bytes_max` and
 //!   `link_words` promised for the batch. What readers build lies on the heap and is metered.
 
@@ -124,6 +125,11 @@ pub(crate) enum Walk {
 pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// What this variant costs.
     fn descriptor(&self) -> Descriptor;
+
+    /// Whether readers must be kept out while an insert runs.
+    fn is_gated(&self) -> bool {
+        true
+    }
 
     /// Words in front of a record whose key has this hash; a function of the hash alone.
     fn link_words(&self, hash: u64) -> u32;

@@ -34,6 +34,6 @@ mod view_cursor;
 pub use contract::{BatchShape, Cost, Descriptor, Inserted};
 pub use cursor::MemCursor;
 pub use kind::{MemtableType, UnknownMemtable};
-pub use memtable::{Full, Memtable, Reservation, Usage};
+pub use memtable::{Fragmented, Full, Memtable, Reservation, Usage};
 pub use options::MemtableOptions;
 pub use standalone::{MemtableVariant, StandaloneError};

@@ -15,15 +15,15 @@
 //!
 //! # Memory
 //! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's
-//! segments, sorted views, the range-tombstone fragments. It equals what a counting allocator sees, at
-//! every moment without a running call, unless a reader still holds range-tombstone fragments that a later
-//! range delete has replaced: those are no longer counted.
+//! segments, sorted views and range-tombstone fragments, old ones included while a reader holds them. It
+//! equals what a counting allocator sees, at every moment without a running call.
 
 use std::fmt;
+use std::ops::Deref;
 
 use memtide_base::ledger::{Account, Charge};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use memtide_base::sync::{Arc, Mutex, MutexGuard, RwLock};
+use memtide_base::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
@@ -90,21 +90,55 @@ pub struct Memtable {
     arena: Arena,
     index: Box<dyn MemIndex>,
     /// Writers hold it for one insert, readers for one step.
-    gate: RwLock<()>,
+    gate: Gate,
     /// Held by the one living reservation; what it guards is the arena's charge.
     writer: Mutex<Charge>,
     meter: Arc<HeapMeter>,
-    range_tombstones: Mutex<Fragments>,
+    range_tombstones: Mutex<RangeDeletes>,
     has_range_tombstones: AtomicBool,
     counters: Counters,
 }
 
+/// Keeps readers out of inserts, where the index asks for it.
+#[derive(Debug)]
+struct Gate(Option<RwLock<()>>);
+
+impl Gate {
+    fn new(needed: bool) -> Self {
+        Self(needed.then(|| RwLock::new(())))
+    }
+
+    fn reader(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.0.as_ref().map(RwLock::read)
+    }
+
+    fn writer(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        self.0.as_ref().map(RwLock::write)
+    }
+}
+
 /// The range tombstones in insertion order and, once a reader asked, fragmented.
 #[derive(Debug, Default)]
-struct Fragments {
+struct RangeDeletes {
     records: Vec<Ref>,
-    fragmented: Option<Arc<RangeTombstones>>,
+    /// For the capacity of `records`.
     metered: Option<Metered>,
+    fragmented: Option<Arc<Fragmented>>,
+}
+
+/// The range tombstones of a memtable at one moment, fragmented; counted for as long as anyone holds them.
+#[derive(Debug)]
+pub struct Fragmented {
+    tombstones: RangeTombstones,
+    _metered: Metered,
+}
+
+impl Deref for Fragmented {
+    type Target = RangeTombstones;
+
+    fn deref(&self) -> &RangeTombstones {
+        &self.tombstones
+    }
 }
 
 #[derive(Debug, Default)]
@@ -132,8 +166,8 @@ impl Memtable {
         Arc::new(Self {
             options: options.clone(),
             arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
+            gate: Gate::new(index.is_gated()),
             index,
-            gate: RwLock::new(()),
             writer: Mutex::new(charge),
             meter,
             range_tombstones: Mutex::default(),
@@ -218,7 +252,7 @@ impl Memtable {
     /// `hash` is the key's hash under the table's seed. Does not allocate.
     #[must_use]
     pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Option<Entry<'_>> {
-        let _gate = self.gate.read();
+        let _gate = self.gate.reader();
         let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
         Some(self.arena.entry(found))
     }
@@ -235,22 +269,14 @@ impl Memtable {
 
     /// All range tombstones, fragmented; built by the first reader after an insert, O(t log t).
     #[must_use]
-    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
+    pub fn range_tombstones(&self) -> Arc<Fragmented> {
         let mut state = self.range_tombstones.lock();
         if let Some(known) = &state.fragmented {
             return Arc::clone(known);
         }
-        let each = |at: &Ref| {
-            let entry = self.arena.entry(*at);
-            RangeTombstone::new(entry.key, entry.value, entry.seq)
-        };
-        let list: Vec<_> = state.records.iter().map(each).collect();
-        let fragmented = Arc::new(RangeTombstones::new(&list));
-        let bytes =
-            fragmented.heap_bytes() as u64 + size_of::<RangeTombstones>() as u64 + ARC_COUNTS;
-        let records = (state.records.capacity() * size_of::<Ref>()) as u64;
-        state.metered = None;
-        state.metered = Some(self.meter.hold(bytes + records));
+        let tombstones = RangeTombstones::new(&self.list(&state.records));
+        let bytes = ARC_COUNTS + size_of::<Fragmented>() as u64 + tombstones.heap_bytes() as u64;
+        let fragmented = Arc::new(Fragmented { tombstones, _metered: self.meter.hold(bytes) });
         state.fragmented = Some(Arc::clone(&fragmented));
         fragmented
     }
@@ -258,12 +284,15 @@ impl Memtable {
     /// All range tombstones as they were inserted. O(t).
     #[must_use]
     pub fn range_tombstone_list(&self) -> Vec<RangeTombstone> {
-        let state = self.range_tombstones.lock();
+        self.list(&self.range_tombstones.lock().records)
+    }
+
+    fn list(&self, records: &[Ref]) -> Vec<RangeTombstone> {
         let each = |at: &Ref| {
             let entry = self.arena.entry(*at);
             RangeTombstone::new(entry.key, entry.value, entry.seq)
         };
-        state.records.iter().map(each).collect()
+        records.iter().map(each).collect()
     }
 
     /// Whether a write with this number can be inserted: records count from the first one, 34 bits far.
@@ -340,7 +369,7 @@ impl Memtable {
         if arena > self.bytes_max().saturating_sub(fixed) {
             return Err(format!("{fixed} B and {arena} B are beyond {} B", self.bytes_max()));
         }
-        let _gate = self.gate.read();
+        let _gate = self.gate.reader();
         self.index.check(&self.arena, self.entry_count())
     }
 
@@ -350,7 +379,7 @@ impl Memtable {
 
     /// Runs one read step of the index under the gate.
     pub(crate) fn read<R>(&self, step: impl FnOnce(&dyn MemIndex, &Arena) -> R) -> R {
-        let _gate = self.gate.read();
+        let _gate = self.gate.reader();
         step(&*self.index, &self.arena)
     }
 
@@ -397,7 +426,7 @@ impl Reservation<'_> {
         let table = self.table;
         let entry = NewEntry::new(key, hash, seq, kind, value);
         let inserted = {
-            let _gate = table.gate.write();
+            let _gate = table.gate.writer();
             table.index.insert(&table.arena, &mut self.slab, &entry)
         };
         if inserted != Inserted::Duplicate {

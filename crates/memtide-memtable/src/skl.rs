@@ -15,8 +15,8 @@
 
 use std::cmp::Ordering as Order;
 
+use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
-use memtide_base::{SeqNo, key};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::chain;
@@ -276,6 +276,5 @@ fn node_of(pos: &Pos) -> Option<Ref> {
 
 #[inline]
 fn compare(arena: &Arena, node: Ref, k: &LookupKey<'_>) -> Order {
-    let own = arena.key(node);
-    key::head(own).cmp(&k.head).then_with(|| own.cmp(k.key))
+    arena.head(node).cmp(&k.head).then_with(|| arena.key(node).cmp(k.key))
 }

@@ -185,10 +185,12 @@ fn values_of_all_sizes_balance(kind: MemtableType) {
     account.close();
 }
 
-/// Scans build views in some variants, and cursors keep old ones; range tombstones are fragmented on demand.
+/// Scans build views in some variants, and cursors keep old ones; range tombstones are fragmented on demand,
+/// and readers keep old fragments.
 fn scans_and_range_deletes_balance(kind: MemtableType) {
     let mut account = Account::open(kind);
     let mut kept = account.table().cursor(0);
+    let mut fragments = account.table().range_tombstones();
     for number in 0..3_000 {
         account.put(scatter(number) % 1_000, &[1; 20]);
         if number % 37 == 0 {
@@ -208,9 +210,13 @@ fn scans_and_range_deletes_balance(kind: MemtableType) {
             let covering = account.table().covering_tombstone(&key_of(number), account.seq);
             assert!(covering.is_some() || number > 0);
             account.balance();
+            if number % 298 == 0 {
+                fragments = account.table().range_tombstones();
+                account.balance();
+            }
         }
     }
-    drop(kept);
+    drop((kept, fragments));
     account.close();
 }
 
