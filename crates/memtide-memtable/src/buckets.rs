@@ -268,7 +268,7 @@ mod tests {
             let key = n.to_be_bytes();
             // Every tenth key has the hash of the one before.
             let hash = hash::key_hash(1, &(n - u32::from(n % 10 == 9)).to_be_bytes());
-            let shape = BatchShape { range_deletes: 0, entries: 1, record_bytes: 24 };
+            let shape = BatchShape { entries: 1, record_bytes: 24, ..BatchShape::default() };
             let plan = arena
                 .plan(24 + table.bytes_max(&shape), crate::arena::Beside::default())
                 .expect("a megabyte holds them");

@@ -73,6 +73,8 @@ pub struct BatchShape {
     pub(crate) range_deletes: u64,
     /// Bytes of records with their link words, exact.
     pub(crate) record_bytes: u64,
+    /// Point entries that others have reserved and not yet inserted; set when the table is asked.
+    pub(crate) in_flight: u64,
 }
 
 /// What an insert did.

@@ -35,7 +35,7 @@ impl<I: MemIndex> Rig<I> {
         let hash = hash::key_hash(SEED, key.as_bytes());
         let links = u64::from(self.index.link_words(hash));
         let record_bytes = record::record_bytes(key.len(), 0) + 4 * links;
-        let shape = BatchShape { range_deletes: 0, entries: 1, record_bytes };
+        let shape = BatchShape { entries: 1, record_bytes, ..BatchShape::default() };
         let bytes = record_bytes + self.index.index_bytes_max(&self.arena, &shape);
         let plan = self.arena.plan(bytes, crate::arena::Beside::default()).expect("64 MiB hold it");
         assert!(self.arena.allocate(&plan));

@@ -288,7 +288,8 @@ mod tests {
         fn insert(&mut self, batch: &[Write]) {
             let record = |(key, _): &Write| 4 + record_bytes(key.len(), 8);
             let record_bytes = batch.iter().map(record).sum();
-            let shape = BatchShape { range_deletes: 0, entries: batch.len() as u64, record_bytes };
+            let shape =
+                BatchShape { entries: batch.len() as u64, record_bytes, ..BatchShape::default() };
             let bytes = record_bytes + self.trie.index_bytes_max(&self.arena, &shape);
             let plan = self
                 .arena
