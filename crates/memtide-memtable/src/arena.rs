@@ -7,7 +7,8 @@
 //!
 //! A [`Ref`] is an offset in units of four bytes, so four bytes address 16 GiB. Segments are allocated
 //! zeroed and only when needed; the last one is clipped so that the sum never passes the limit. Nothing
-//! straddles segments, nothing is moved, nothing is freed before the arena.
+//! straddles segments, nothing is moved, nothing is freed before the arena. Slabs are handed out one behind
+//! the other; what one leaves goes back if it is still the last, else the largest such rest is used again.
 //!
 //! Two kinds of bytes live here:
 //! - **words**: index nodes and the link words in front of records, always accessed as atomics;
@@ -21,7 +22,8 @@
 //!    against its segment, so a foreign `Ref` cannot leave the arena; it may break rule 2.
 //! 2. Words are only viewed as words and records only as records; link words lie before their record.
 //! 3. A record's `Ref` reaches another thread only through a lock or a Release store, after it is whole.
-//! 4. One slab exists at a time: the memtable's writer lock is held while it lives.
+//! 4. `plan`, `allocate` and `slab` are called under the memtable's planning lock, so no two slabs overlap;
+//!    a slab is used by one thread at a time.
 //!
 //! Every pointer is derived from its segment's allocation, never from an integer. The unit tests below and
 //! the conformance suite (`tests/it`, its racing laws above all) exercise every block here; they need
@@ -31,8 +33,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr;
 use std::slice;
 
-use memtide_base::sync::OnceLock;
 use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use memtide_base::sync::{Mutex, OnceLock};
 use memtide_base::{Entry, SeqNo, key};
 
 use crate::entry::NewEntry;
@@ -93,8 +95,10 @@ struct Segment {
 #[derive(Debug)]
 pub(crate) struct Arena {
     segments: [Segment; SEGMENTS],
-    /// Where the next slab begins; moved by the holder of the slab only.
+    /// Where the next slab begins.
     tail: AtomicU64,
+    /// The largest piece that a slab gave back from the midst of the arena: start and end.
+    spare: Mutex<(u64, u64)>,
     reserved: AtomicU64,
     limit: u64,
     seq_base: OnceLock<SeqNo>,
@@ -115,6 +119,8 @@ pub(crate) struct Plan {
     start: u64,
     bytes: u64,
     segment: Option<(usize, u64)>,
+    /// Whether it lies in the spare piece, not at the tail.
+    is_spare: bool,
 }
 
 impl Plan {
@@ -131,6 +137,7 @@ impl Arena {
         Self {
             segments: std::array::from_fn(|_| empty()),
             tail: AtomicU64::new(FIRST_OFFSET),
+            spare: Mutex::new((0, 0)),
             reserved: AtomicU64::new(0),
             limit,
             seq_base: OnceLock::new(),
@@ -163,8 +170,12 @@ impl Arena {
         let start = self.tail.load(Ordering::Relaxed);
         let current = segment_of(start);
         let room = self.limit.checked_sub(self.reserved() + beside.all)?;
+        if let Some(start) = self.spare_for(bytes) {
+            return Some(Plan { start, bytes, segment: None, is_spare: true });
+        }
+        let at_tail = |start, segment| Plan { start, bytes, segment, is_spare: false };
         if start + bytes <= self.segment_end(current) {
-            return Some(Plan { start, bytes, segment: None });
+            return Some(at_tail(start, None));
         }
         let is_fresh = |k: usize| self.segments[k].len.load(Ordering::Relaxed) == 0;
         // A later segment may be there already, for a slab that was not used.
@@ -175,14 +186,14 @@ impl Arena {
         };
         let k = (current..SEGMENTS).find(wide)?;
         if !is_fresh(k) {
-            return Some(Plan { start: first_free(k), bytes, segment: None });
+            return Some(at_tail(first_free(k), None));
         }
         let needed = round_up(first_free(k) - segment_start(k) + bytes, 8);
         // What will be inserted into the segment takes room beside it as this slab does.
         let share = u128::from(room) * u128::from(bytes) / u128::from(bytes + beside.slab).max(1);
         let share = u64::try_from(share).unwrap_or(room);
         let len = needed.max(span(k).min(share & !7));
-        (len <= room).then(|| Plan { start: first_free(k), bytes, segment: Some((k, len)) })
+        (len <= room).then(|| at_tail(first_free(k), Some((k, len))))
     }
 
     /// Allocates what the plan needs; `false`, and nothing changed, if the system has no memory.
@@ -203,9 +214,25 @@ impl Arena {
         true
     }
 
-    /// The slab of an allocated plan. The caller holds the memtable's writer lock.
+    /// The start of the spare piece if it holds `bytes`.
+    fn spare_for(&self, bytes: u64) -> Option<u64> {
+        let (start, end) = *self.spare.lock();
+        let start = round_up(start, 8);
+        (start + bytes <= end).then_some(start)
+    }
+
+    /// The slab of the plan made last, which was allocated.
     pub(crate) fn slab(&self, plan: &Plan) -> Slab<'_> {
-        Slab { arena: self, start: plan.start, at: plan.start, end: plan.start + plan.bytes }
+        let (start, mut end) = (plan.start, plan.start + plan.bytes);
+        let before = self.tail.load(Ordering::Relaxed);
+        if plan.is_spare {
+            // Whole, so that what is left of it comes back in one piece.
+            let spare = std::mem::take(&mut *self.spare.lock());
+            end = if spare.0 <= start && end <= spare.1 { spare.1 } else { end };
+        } else {
+            self.tail.store(end, Ordering::Relaxed);
+        }
+        Slab { arena: self, before, start, at: start, end }
     }
 
     /// The sequence number that record headers count from; fixed by the first record.
@@ -216,14 +243,13 @@ impl Arena {
     /// The entry of a record.
     #[inline]
     pub(crate) fn entry(&self, at: Ref) -> Entry<'_> {
-        let base = self.seq_base.get().copied().unwrap_or_default();
-        record::decode(|start, len| self.record_bytes(at, start, len), base)
+        record::decode(self.record_bytes(at), self.known_seq_base())
     }
 
     /// The key of a record.
     #[inline]
     pub(crate) fn key(&self, at: Ref) -> &[u8] {
-        self.entry(at).key
+        record::key(self.record_bytes(at))
     }
 
     /// The head of a record's key.
@@ -235,7 +261,12 @@ impl Arena {
     /// The sequence number of a record.
     #[inline]
     pub(crate) fn seq(&self, at: Ref) -> SeqNo {
-        self.entry(at).seq
+        record::seq(self.record_bytes(at), self.known_seq_base())
+    }
+
+    #[inline]
+    fn known_seq_base(&self) -> SeqNo {
+        self.seq_base.get().copied().unwrap_or_default()
     }
 
     /// `count` words of an index node.
@@ -267,30 +298,39 @@ impl Arena {
         unsafe { &*base.cast::<AtomicU32>() }
     }
 
-    /// `len` bytes of a record from `start` on, counted from its first byte.
+    /// Reads `len` bytes of a record from `start` on, counted from its first byte.
     #[inline]
-    fn record_bytes(&self, at: Ref, start: u64, len: usize) -> &[u8] {
-        let base = self.slice_at(at.offset() + start, len as u64);
-        // SAFETY: in bounds by `slice_at`; by rules 2 and 3 the bytes of a record that someone holds a
-        // `Ref` to are initialised and never written again.
-        unsafe { slice::from_raw_parts(base, len) }
+    fn record_bytes<'a>(&'a self, at: Ref) -> impl Fn(usize, usize) -> &'a [u8] {
+        let (base, left) = self.rest_of_segment(at.offset());
+        move |start, len| {
+            assert!(start <= left && len <= left - start, "a record ends in its segment");
+            // SAFETY: in bounds by the assertion; by rules 2 and 3 the bytes of a record that someone holds
+            // a `Ref` to are initialised and never written again.
+            unsafe { slice::from_raw_parts(base.add(start), len) }
+        }
     }
 
     /// A pointer to `len` bytes inside one segment.
     #[inline]
     fn slice_at(&self, offset: u64, len: u64) -> *mut u8 {
+        let (base, left) = self.rest_of_segment(offset);
+        assert!(len <= left as u64, "offset {offset} + {len} is outside its segment");
+        base
+    }
+
+    /// A pointer into a segment and how many bytes of the segment follow it.
+    #[inline]
+    fn rest_of_segment(&self, offset: u64) -> (*mut u8, usize) {
         let k = segment_of(offset);
         let segment = &self.segments[k];
-        let inner = offset - segment_start(k);
-        // Acquire pairs with the Release store in `allocate`.
-        let allocated = segment.len.load(Ordering::Acquire) as u64;
-        assert!(inner + len <= allocated, "offset {offset} + {len} is outside segment {k}");
-        let base = segment.base.load(Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "targets are 64-bit")]
-        // SAFETY: `inner + len` lies within the allocation that `base` was returned for.
-        unsafe {
-            base.add(inner as usize)
-        }
+        let inner = (offset - segment_start(k)) as usize;
+        // Acquire pairs with the Release store in `allocate`.
+        let allocated = segment.len.load(Ordering::Acquire);
+        assert!(inner <= allocated, "offset {offset} is outside segment {k}");
+        let base = segment.base.load(Ordering::Relaxed);
+        // SAFETY: `inner` lies within the allocation that `base` was returned for, or at its end.
+        (unsafe { base.add(inner) }, allocated - inner)
     }
 
     fn segment_end(&self, k: usize) -> u64 {
@@ -319,6 +359,8 @@ impl Drop for Arena {
 #[derive(Debug)]
 pub(crate) struct Slab<'a> {
     arena: &'a Arena,
+    /// The arena's tail before this slab.
+    before: u64,
     start: u64,
     at: u64,
     end: u64,
@@ -371,8 +413,15 @@ impl Slab<'_> {
 impl Drop for Slab<'_> {
     fn drop(&mut self) {
         // An unused slab in a new segment must not give up the rest of the old one.
-        if self.at != self.start {
-            self.arena.tail.store(self.at, Ordering::Relaxed);
+        let tail = if self.at == self.start { self.before } else { self.at };
+        // Relaxed: nothing is published through the tail; what it bounds is handed over by the planning lock.
+        let given =
+            self.arena.tail.compare_exchange(self.end, tail, Ordering::Relaxed, Ordering::Relaxed);
+        if given.is_err() {
+            let mut spare = self.arena.spare.lock();
+            if self.end - self.at > spare.1 - spare.0 {
+                *spare = (self.at, self.end);
+            }
         }
     }
 }
@@ -438,6 +487,27 @@ mod tests {
             assert_eq!(entry.value.len() as u64, seq % 90);
             assert_eq!(arena.link(at, 2).load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn what_a_slab_leaves_in_the_midst_is_used_again() {
+        let arena = Arena::new(1 << 16);
+        let mut first = carve(&arena, 1000).expect("fits");
+        let second = carve(&arena, 1000).expect("fits");
+        first.words(10);
+        let used = arena.used();
+        drop(first);
+        assert_eq!(arena.used(), used, "the second slab lies behind");
+        let mut third = carve(&arena, 600).expect("fits");
+        let mut fourth = carve(&arena, 600).expect("fits");
+        third.words(10);
+        fourth.words(10);
+        assert_eq!(arena.used(), used + 600, "only the fourth slab is new");
+        drop((second, third));
+        // What the third left is larger than what the second did not use, and is one piece.
+        assert!(carve(&arena, 900).is_some_and(|slab| slab.start < used));
+        drop(fourth);
+        assert!(arena.used() <= used + 40 + 8, "{} B", arena.used());
     }
 
     #[test]

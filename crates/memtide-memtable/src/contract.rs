@@ -9,7 +9,8 @@
 //!   nothing. Sequence numbers may come in any order; inserts in rising order are the fast case.
 //! - **Bounds.** A read below `S` sees versions with `seq < S`. What is inserted while a cursor is open is
 //!   at or above its bound, so a cursor may miss it freely; it must never miss or repeat anything older.
-//! - **Locking.** One `insert` runs at a time, beside any number of readers: every word that a reader may see
+//! - **Locking.** One `insert` runs at a time, unless the index says [`MemIndex::inserts_concurrently`], beside
+//!   any number of readers: every word that a reader may see
 //!   is an atomic, stored Release after what it leads to and loaded Acquire. An index that is not built for
 //!   that yet says so by [`MemIndex::is_gated`]; then the memtable's gate keeps readers out of inserts.
 //! - **Memory.** An insert takes all memory from the slab, and never more than `index_bytes_max` and
@@ -133,11 +134,17 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
         true
     }
 
+    /// Whether `insert` may run in many threads at once, each with a slab of its own.
+    fn inserts_concurrently(&self) -> bool {
+        false
+    }
+
     /// Words in front of a record whose key has this hash; a function of the hash alone.
     fn link_words(&self, hash: u64) -> u32;
 
-    /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included. Asked
-    /// once before the inserts it bounds, under the writer lock: an index may settle here what it will do.
+    /// Most index bytes that inserting a batch of this shape can take from the slab, alignment included, whatever
+    /// the `in_flight` entries of others do meanwhile. Asked once before the inserts it bounds, under the planning
+    /// lock: an index of one writer may settle here what it will do.
     fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64;
 
     /// Most heap bytes that a sorted view of this many records takes; 0 for variants that need none.

@@ -3,9 +3,10 @@
 //!
 //! # Writing
 //! [`Memtable::reserve`] does everything that can fail (the table's limit, the budget, the system's
-//! memory) and takes the writer lock; the [`Reservation`] it returns then inserts without error and gives
-//! back what it did not use. Sequence numbers are no part of a reservation, because they are assigned
-//! after it.
+//! memory); the [`Reservation`] it returns then inserts without error and gives back what it did not use.
+//! Where the index inserts concurrently any number of reservations live side by side, elsewhere the next one
+//! waits for the last to end. Sequence numbers are no part of a reservation, because they are assigned after
+//! it. What was inserted counts from the end of its reservation on.
 //!
 //! # Reading
 //! Readers run beside the writer and wait for at most one insert (the gate). Variants that order on demand are
@@ -91,8 +92,8 @@ pub struct Memtable {
     index: Box<dyn MemIndex>,
     /// Writers hold it for one insert, readers for one step.
     gate: Gate,
-    /// Held by the one living reservation; what it guards is the arena's charge.
-    writer: Mutex<Charge>,
+    /// Held to plan a slab, by the only writer of an index until its reservation ends; guards the arena's charge.
+    planner: Mutex<Charge>,
     meter: Arc<HeapMeter>,
     range_tombstones: Mutex<RangeDeletes>,
     has_range_tombstones: AtomicBool,
@@ -143,6 +144,9 @@ impl Deref for Fragmented {
 
 #[derive(Debug, Default)]
 struct Counters {
+    /// Point entries and range deletes that living reservations may still insert.
+    entries_in_flight: AtomicU64,
+    range_deletes_in_flight: AtomicU64,
     entries: AtomicU64,
     range_deletes: AtomicU64,
     key_bytes: AtomicU64,
@@ -168,7 +172,7 @@ impl Memtable {
             arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
             gate: Gate::new(index.is_gated()),
             index,
-            writer: Mutex::new(charge),
+            planner: Mutex::new(charge),
             meter,
             range_tombstones: Mutex::default(),
             has_range_tombstones: AtomicBool::new(false),
@@ -200,29 +204,37 @@ impl Memtable {
         shape.record_bytes += record + 4 * u64::from(self.index.link_words(hash));
     }
 
-    /// Takes the writer lock and all memory the batch can need; waits for another reservation to end.
+    /// Takes all memory the batch can need. Waits for another reservation to end, unless the index inserts
+    /// concurrently.
     ///
     /// # Errors
     /// [`Full`]; nothing has changed.
     pub fn reserve(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
-        let mut charge = self.writer.lock();
-        let bytes = slab_bytes(&*self.index, &self.arena, shape);
+        let mut charge = self.planner.lock();
+        let in_flight = self.counters.entries_in_flight.load(Ordering::Relaxed);
+        let batch = BatchShape { in_flight, ..*shape };
+        let bytes = slab_bytes(&*self.index, &self.arena, &batch);
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
-        let tombstones = self.range_tombstone_count();
+        let range_deletes_in_flight = &self.counters.range_deletes_in_flight;
+        let tombstones =
+            self.range_tombstone_count() + range_deletes_in_flight.load(Ordering::Relaxed);
         let more = shape.range_deletes;
         if tombstones > 0 && more > 0 && tombstones + more > RANGE_TOMBSTONES_MAX {
             return Err(full());
         }
-        let beside = self.beside(shape);
-        let plan = self.arena.plan(bytes, beside).ok_or_else(full)?;
+        let plan = self.arena.plan(bytes, self.beside(&batch)).ok_or_else(full)?;
         self.grow(&mut charge, &plan)?;
-        Ok(Reservation { table: self, slab: self.arena.slab(&plan), _writer: charge })
+        let slab = self.arena.slab(&plan);
+        self.counters.entries_in_flight.fetch_add(shape.entries, Ordering::Relaxed);
+        range_deletes_in_flight.fetch_add(more, Ordering::Relaxed);
+        let only = (!self.index.inserts_concurrently()).then_some(charge);
+        Ok(Reservation { table: self, shape: *shape, tally: Tally::new(), slab, _only: only })
     }
 
     /// What a sorted view of everything, the batch included, takes of the limit: it is built when a reader
     /// first asks for order, and must not depend on that.
     fn beside(&self, shape: &BatchShape) -> Beside {
-        let before = self.entry_count();
+        let before = self.entry_count() + shape.in_flight;
         let all = self.index.view_bytes_max(before + shape.entries);
         Beside { all, slab: all - self.index.view_bytes_max(before) }
     }
@@ -383,11 +395,15 @@ impl Memtable {
         step(&*self.index, &self.arena)
     }
 
-    fn note(&self, seq: SeqNo, key_len: usize, value_len: usize) {
-        self.counters.key_bytes.fetch_add(key_len as u64, Ordering::Relaxed);
-        self.counters.value_bytes.fetch_add(value_len as u64, Ordering::Relaxed);
-        self.counters.seq_end.fetch_max(seq + 1, Ordering::Release);
-        self.counters.first_seq.fetch_min(seq, Ordering::Release);
+    /// Counts what a reservation inserted.
+    fn count(&self, tally: &Tally) {
+        let counters = &self.counters;
+        counters.key_bytes.fetch_add(tally.key_bytes, Ordering::Relaxed);
+        counters.value_bytes.fetch_add(tally.value_bytes, Ordering::Relaxed);
+        counters.seq_end.fetch_max(tally.seq_end, Ordering::Release);
+        counters.first_seq.fetch_min(tally.first_seq, Ordering::Release);
+        counters.entries.fetch_add(tally.entries, Ordering::Release);
+        counters.range_deletes.fetch_add(tally.range_deletes, Ordering::Release);
     }
 }
 
@@ -401,12 +417,46 @@ impl fmt::Debug for Memtable {
     }
 }
 
-/// The right and the memory to insert one batch. One exists at a time.
+/// The right and the memory to insert one batch.
 #[derive(Debug)]
 pub struct Reservation<'m> {
     table: &'m Memtable,
+    shape: BatchShape,
+    tally: Tally,
     slab: Slab<'m>,
-    _writer: MutexGuard<'m, Charge>,
+    /// Keeps others out where the index takes one writer; dropped last.
+    _only: Option<MutexGuard<'m, Charge>>,
+}
+
+/// What one reservation inserted.
+#[derive(Debug)]
+struct Tally {
+    entries: u64,
+    range_deletes: u64,
+    key_bytes: u64,
+    value_bytes: u64,
+    seq_end: SeqNo,
+    first_seq: SeqNo,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            entries: 0,
+            range_deletes: 0,
+            key_bytes: 0,
+            value_bytes: 0,
+            seq_end: 0,
+            first_seq: SeqNo::MAX,
+        }
+    }
+
+    fn note(&mut self, seq: SeqNo, key_len: usize, value_len: usize) {
+        self.key_bytes += key_len as u64;
+        self.value_bytes += value_len as u64;
+        self.seq_end = self.seq_end.max(seq.saturating_add(1));
+        self.first_seq = self.first_seq.min(seq);
+    }
 }
 
 impl Reservation<'_> {
@@ -430,8 +480,8 @@ impl Reservation<'_> {
             table.index.insert(&table.arena, &mut self.slab, &entry)
         };
         if inserted != Inserted::Duplicate {
-            table.note(seq, key.len(), value.len());
-            table.counters.entries.fetch_add(1, Ordering::Release);
+            self.tally.note(seq, key.len(), value.len());
+            self.tally.entries += 1;
         }
         inserted
     }
@@ -452,9 +502,19 @@ impl Reservation<'_> {
             state.metered = None;
             state.metered = Some(table.meter.hold(bytes));
         }
-        table.note(seq, start.len(), end.len());
-        table.counters.range_deletes.fetch_add(1, Ordering::Release);
+        self.tally.note(seq, start.len(), end.len());
+        self.tally.range_deletes += 1;
+        // Release pairs with the Acquire in `covering_tombstone`.
         table.has_range_tombstones.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        let counters = &self.table.counters;
+        self.table.count(&self.tally);
+        counters.entries_in_flight.fetch_sub(self.shape.entries, Ordering::Relaxed);
+        counters.range_deletes_in_flight.fetch_sub(self.shape.range_deletes, Ordering::Relaxed);
     }
 }
 

@@ -95,28 +95,58 @@ impl Header {
 
 /// Reads a record back; `bytes(start, len)` are bytes of the record from its first one on.
 #[inline]
-pub(crate) fn decode<'a>(bytes: impl Fn(u64, usize) -> &'a [u8], base: SeqNo) -> Entry<'a> {
+pub(crate) fn decode<'a>(bytes: impl Fn(usize, usize) -> &'a [u8], base: SeqNo) -> Entry<'a> {
+    let bits = header(&bytes);
+    let (start, key_len, value_len) = lengths(bits, &bytes);
+    let (key, value) = bytes(start, key_len + value_len).split_at(key_len);
+    let kind = u8::try_from(bits >> KIND_SHIFT & 7).expect("three bits");
+    Entry {
+        key,
+        seq: seq_of(bits, base),
+        kind: Kind::from_byte(kind).expect("a record holds the kind it was written with"),
+        value,
+    }
+}
+
+/// The key of a record; `bytes` as in [`decode`].
+#[inline]
+pub(crate) fn key<'a>(bytes: impl Fn(usize, usize) -> &'a [u8]) -> &'a [u8] {
+    let (start, key_len, _) = lengths(header(&bytes), &bytes);
+    bytes(start, key_len)
+}
+
+/// The sequence number of a record; `bytes` as in [`decode`].
+#[inline]
+pub(crate) fn seq<'a>(bytes: impl Fn(usize, usize) -> &'a [u8], base: SeqNo) -> SeqNo {
+    seq_of(header(&bytes), base)
+}
+
+#[inline]
+fn header<'a>(bytes: &impl Fn(usize, usize) -> &'a [u8]) -> u64 {
     let header = bytes(0, HEADER_LEN).first_chunk().expect("eight bytes were asked for");
-    let bits = u64::from_le_bytes(*header);
-    let mut at = HEADER_LEN as u64;
+    u64::from_le_bytes(*header)
+}
+
+#[inline]
+fn seq_of(bits: u64, base: SeqNo) -> SeqNo {
+    base.wrapping_add(bits & ((1 << SEQ_BITS) - 1))
+}
+
+/// Where the key starts, its length and the value's.
+#[inline]
+fn lengths<'a>(bits: u64, bytes: &impl Fn(usize, usize) -> &'a [u8]) -> (usize, usize, usize) {
+    let mut start = HEADER_LEN;
     let mut length = |short: u64, escape: u64| {
         if short != escape {
             return usize::try_from(short).expect("14 bits");
         }
-        let long = bytes(at, EXTRA_LEN).first_chunk().expect("four bytes were asked for");
-        at += EXTRA_LEN as u64;
+        let long = bytes(start, EXTRA_LEN).first_chunk().expect("four bytes were asked for");
+        start += EXTRA_LEN;
         u32::from_le_bytes(*long) as usize
     };
     let key_len = length(bits >> KEY_SHIFT & KEY_ESCAPE, KEY_ESCAPE);
     let value_len = length(bits >> VALUE_SHIFT, VALUE_ESCAPE);
-    let (key, value) = bytes(at, key_len + value_len).split_at(key_len);
-    let kind = u8::try_from(bits >> KIND_SHIFT & 7).expect("three bits");
-    Entry {
-        key,
-        seq: base.wrapping_add(bits & ((1 << SEQ_BITS) - 1)),
-        kind: Kind::from_byte(kind).expect("a record holds the kind it was written with"),
-        value,
-    }
+    (start, key_len, value_len)
 }
 
 #[cfg(test)]
