@@ -5,7 +5,9 @@
 //! cargo x test    every test of the workspace; further arguments go to `cargo test`
 //! cargo x tidy    the architecture and the words alone
 //! cargo x crash   simulated crashes at every I/O operation, for every memtable; prints the points
-//! cargo x full    what must hold before a change is taken: check, test and the steps of `FULL`
+//! cargo x loom    all interleavings of a few operations on each memtable
+//! cargo x shuttle random interleavings of more
+//! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`
 //! ```
 //!
 //! Each step prints its name and its seconds. The first failure ends the run and prints the one command
@@ -87,6 +89,23 @@ const CRASH: &[Step] = &[Step {
     ]),
 }];
 
+/// All interleavings of a few operations on each memtable.
+const LOOM: &[Step] = &[Step {
+    name: "memtables under loom",
+    env: &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
+    action: Action::Cargo(MODELLED),
+}];
+
+/// Random interleavings of more.
+const SHUTTLE: &[Step] = &[Step {
+    name: "memtables under shuttle",
+    env: &[("RUSTFLAGS", "--cfg shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")],
+    action: Action::Cargo(MODELLED),
+}];
+
+const MODELLED: &[&str] =
+    &["test", "--quiet", "--package", "memtide-memtable", "--test", "modelled"];
+
 const TIDY: &[Step] = &[Step { name: "tidy", env: &[], action: Action::Tidy }];
 
 /// Name, purpose, the step lists run one after another.
@@ -95,7 +114,9 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("test", "every test of the workspace; further arguments go to `cargo test`", &[TEST]),
     ("tidy", "the architecture and the words alone", &[TIDY]),
     ("crash", "simulated crashes at every I/O operation, for every memtable", &[CRASH]),
-    ("full", "all that must hold before a change is taken", &[CHECK, TEST, FULL]),
+    ("loom", "all interleavings of a few operations on each memtable", &[LOOM]),
+    ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
+    ("full", "all that must hold before a change is taken", &[CHECK, TEST, LOOM, SHUTTLE, FULL]),
 ];
 
 fn main() -> ExitCode {
@@ -131,7 +152,7 @@ fn usage(given: &str) -> ExitCode {
         eprintln!("no command `{given}`");
     }
     for (name, purpose, _) in COMMANDS {
-        eprintln!("cargo x {name:<6} {purpose}");
+        eprintln!("cargo x {name:<7} {purpose}");
     }
     ExitCode::from(2)
 }

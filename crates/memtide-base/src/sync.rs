@@ -1,28 +1,41 @@
 //! Locks, atomics and shared pointers: the only door to them for every crate of the engine.
 //!
 //! No other file names `std::sync` for a lock or an atomic, so this module is where a model checker's twins
-//! can go in. A lock whose holder panicked is taken over, not
-//! poisoned: the engine's own state machines say what is still usable after a panic.
+//! go in: built with `--cfg loom` or `--cfg shuttle`, locks and atomics are those of the checker. A lock whose
+//! holder panicked is taken over, not poisoned: the engine's own state machines say what is still usable after
+//! a panic.
 
 use std::time::Duration;
 
+#[cfg(loom)]
+use loom::sync as twin;
+#[cfg(shuttle)]
+use shuttle::sync as twin;
+#[cfg(not(any(loom, shuttle)))]
+use std::sync as twin;
+
 pub use arc_swap::Guard;
-pub use std::sync::atomic;
 pub use std::sync::{Arc, OnceLock, Weak};
-pub use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+pub use twin::atomic;
+pub use twin::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// A mutual exclusion lock that a panic does not poison.
 #[derive(Debug, Default)]
-pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
+pub struct Mutex<T>(twin::Mutex<T>);
 
 impl<T> Mutex<T> {
     /// A lock around `value`.
+    #[cfg(not(any(loom, shuttle)))]
     pub const fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+        Self(twin::Mutex::new(value))
     }
-}
 
-impl<T: ?Sized> Mutex<T> {
+    /// A lock around `value`.
+    #[cfg(any(loom, shuttle))]
+    pub fn new(value: T) -> Self {
+        Self(twin::Mutex::new(value))
+    }
+
     /// Waits for the lock.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
@@ -46,16 +59,21 @@ impl<T: ?Sized> Mutex<T> {
 
 /// A readers-writer lock that a panic does not poison.
 #[derive(Debug, Default)]
-pub struct RwLock<T: ?Sized>(std::sync::RwLock<T>);
+pub struct RwLock<T>(twin::RwLock<T>);
 
 impl<T> RwLock<T> {
     /// A lock around `value`.
+    #[cfg(not(any(loom, shuttle)))]
     pub const fn new(value: T) -> Self {
-        Self(std::sync::RwLock::new(value))
+        Self(twin::RwLock::new(value))
     }
-}
 
-impl<T: ?Sized> RwLock<T> {
+    /// A lock around `value`.
+    #[cfg(any(loom, shuttle))]
+    pub fn new(value: T) -> Self {
+        Self(twin::RwLock::new(value))
+    }
+
     /// Waits until no writer holds the lock.
     #[inline]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
@@ -71,13 +89,21 @@ impl<T: ?Sized> RwLock<T> {
 
 /// A condition to wait for beside a [`Mutex`].
 #[derive(Debug, Default)]
-pub struct Condvar(std::sync::Condvar);
+pub struct Condvar(twin::Condvar);
 
 impl Condvar {
     /// A condition nobody waits for yet.
+    #[cfg(not(any(loom, shuttle)))]
     #[must_use]
     pub const fn new() -> Self {
-        Self(std::sync::Condvar::new())
+        Self(twin::Condvar::new())
+    }
+
+    /// A condition nobody waits for yet.
+    #[cfg(any(loom, shuttle))]
+    #[must_use]
+    pub fn new() -> Self {
+        Self(twin::Condvar::new())
     }
 
     /// Gives the lock up, waits for a notification, takes the lock again. May wake without cause.

@@ -14,39 +14,31 @@
 //! - **words**: index nodes and the link words in front of records, always accessed as atomics;
 //! - **records**: written once by the [`Slab`] that carved them, immutable from then on.
 //!
-//! # Safety model
-//! The crate's one module of raw memory. All functions are crate-private and safe to call under these
-//! rules, which the modules around it keep (they contain no `unsafe`, so breaking one would be a bug here
-//! or in a variant's use of a `Ref`, never in user code):
-//! 1. A `Ref` comes from a slab of the arena it is used with. Every access is bounds-checked
-//!    against its segment, so a foreign `Ref` cannot leave the arena; it may break rule 2.
-//! 2. Words are only viewed as words and records only as records; link words lie before their record.
-//! 3. A record's `Ref` reaches another thread only through a lock or a Release store, after it is whole.
-//! 4. `plan`, `allocate` and `slab` are called under the memtable's planning lock, so no two slabs overlap;
-//!    a slab is used by one thread at a time.
-//!
-//! Every pointer is derived from its segment's allocation, never from an integer. The unit tests below and
-//! the conformance suite (`tests/it`, its racing laws above all) exercise every block here; they need
-//! nothing that Miri lacks but have not been run under it.
+//! `plan`, `allocate` and `slab` are called under the memtable's planning lock. This file decides where
+//! things go; the bytes themselves, and all `unsafe`, are in `memory`.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr;
-use std::slice;
+#[cfg(not(any(loom, shuttle)))]
+#[expect(unsafe_code, reason = "the one module of raw memory; its header argues each block")]
+mod memory;
+#[cfg(any(loom, shuttle))]
+#[cfg_attr(loom, expect(unsafe_code, reason = "loom's cell is not Sync; see the one impl"))]
+#[path = "arena/modelled.rs"]
+mod memory;
 
-use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memtide_base::sync::{Mutex, OnceLock};
 use memtide_base::{Entry, SeqNo, key};
 
 use crate::entry::NewEntry;
 use crate::record;
+use memory::Memory;
 
 /// Bytes a `Ref` counts in.
 const UNIT: u64 = 4;
-/// Span of segment 0; a power of two.
-const FIRST_SPAN: u64 = 4096;
+/// Span of segment 0; a power of two. A model checker is given as few atomics as will do.
+const FIRST_SPAN: u64 = if cfg!(any(loom, shuttle)) { 512 } else { 4096 };
 /// Segments that 32-bit refs can name: the last one ends at 16 GiB.
 const SEGMENTS: usize = 23;
-const SEGMENT_ALIGN: usize = 8;
 /// The first offset handed out, so that no `Ref` is 0.
 const FIRST_OFFSET: u64 = 8;
 
@@ -85,16 +77,10 @@ pub(crate) fn word_of(at: Option<Ref>) -> u32 {
     at.map_or(0, Ref::word)
 }
 
-#[derive(Debug)]
-struct Segment {
-    base: AtomicPtr<u8>,
-    len: AtomicUsize,
-}
-
 /// The memory of one memtable.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    segments: [Segment; SEGMENTS],
+    memory: Memory,
     /// Where the next slab begins.
     tail: AtomicU64,
     /// The largest piece that a slab gave back from the midst of the arena: start and end.
@@ -133,9 +119,8 @@ impl Plan {
 impl Arena {
     /// An arena that allocates nothing yet and never more than `limit` bytes.
     pub(crate) fn new(limit: u64) -> Self {
-        let empty = || Segment { base: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) };
         Self {
-            segments: std::array::from_fn(|_| empty()),
+            memory: Memory::new(),
             tail: AtomicU64::new(FIRST_OFFSET),
             spare: Mutex::new((0, 0)),
             reserved: AtomicU64::new(0),
@@ -177,7 +162,7 @@ impl Arena {
         if start + bytes <= self.segment_end(current) {
             return Some(at_tail(start, None));
         }
-        let is_fresh = |k: usize| self.segments[k].len.load(Ordering::Relaxed) == 0;
+        let is_fresh = |k: usize| self.memory.len(k) == 0;
         // A later segment may be there already, for a slab that was not used.
         let wide = |k: &usize| {
             let end =
@@ -199,19 +184,11 @@ impl Arena {
     /// Allocates what the plan needs; `false`, and nothing changed, if the system has no memory.
     pub(crate) fn allocate(&self, plan: &Plan) -> bool {
         let Some((k, len)) = plan.segment else { return true };
-        let Ok(size) = usize::try_from(len) else { return false };
-        let Ok(layout) = Layout::from_size_align(size, SEGMENT_ALIGN) else { return false };
-        // SAFETY: the layout's size is not zero: a planned segment holds at least one slab.
-        let base = unsafe { alloc_zeroed(layout) };
-        if base.is_null() {
-            return false;
+        let allocated = self.memory.allocate(k, len);
+        if allocated {
+            self.reserved.fetch_add(len, Ordering::Relaxed);
         }
-        self.reserved.fetch_add(len, Ordering::Relaxed);
-        let segment = &self.segments[k];
-        segment.base.store(base, Ordering::Release);
-        // Release pairs with the Acquire in `slice_at`: who sees the length sees the base.
-        segment.len.store(size, Ordering::Release);
-        true
+        allocated
     }
 
     /// The start of the spare piece if it holds `bytes`.
@@ -243,13 +220,13 @@ impl Arena {
     /// The entry of a record.
     #[inline]
     pub(crate) fn entry(&self, at: Ref) -> Entry<'_> {
-        record::decode(self.record_bytes(at), self.known_seq_base())
+        record::decode(self.memory.record(at.offset()), self.known_seq_base())
     }
 
     /// The key of a record.
     #[inline]
     pub(crate) fn key(&self, at: Ref) -> &[u8] {
-        record::key(self.record_bytes(at))
+        record::key(self.memory.record(at.offset()))
     }
 
     /// The head of a record's key.
@@ -261,7 +238,7 @@ impl Arena {
     /// The sequence number of a record.
     #[inline]
     pub(crate) fn seq(&self, at: Ref) -> SeqNo {
-        record::seq(self.record_bytes(at), self.known_seq_base())
+        record::seq(self.memory.record(at.offset()), self.known_seq_base())
     }
 
     #[inline]
@@ -272,20 +249,13 @@ impl Arena {
     /// `count` words of an index node.
     #[inline]
     pub(crate) fn words(&self, at: Ref, count: u32) -> &[AtomicU32] {
-        let base = self.slice_at(at.offset(), u64::from(count) * UNIT);
-        // SAFETY: `slice_at` checked that the range lies inside one live segment; offsets are multiples
-        // of four and segments 8-aligned; rule 2 says these bytes are only ever accessed as atomics.
-        unsafe { slice::from_raw_parts(base.cast::<AtomicU32>(), count as usize) }
+        self.memory.words(at.offset(), count)
     }
 
     /// `count` 64-bit words of an index node that was carved with [`Slab::words8`].
     #[inline]
     pub(crate) fn words8(&self, at: Ref, count: u32) -> &[AtomicU64] {
-        let offset = at.offset();
-        assert_eq!(offset % 8, 0, "64-bit words are 8-aligned");
-        let base = self.slice_at(offset, u64::from(count) * 8);
-        // SAFETY: as in `words`; the alignment was just checked and segments are 8-aligned.
-        unsafe { slice::from_raw_parts(base.cast::<AtomicU64>(), count as usize) }
+        self.memory.words8(at.offset(), count)
     }
 
     /// Link word `index` of a record: word 0 lies directly before it, word 1 before that.
@@ -293,63 +263,11 @@ impl Arena {
     pub(crate) fn link(&self, record: Ref, index: u32) -> &AtomicU32 {
         let before = u64::from(index + 1) * UNIT;
         let offset = record.offset().checked_sub(before).expect("link words precede their record");
-        let base = self.slice_at(offset, UNIT);
-        // SAFETY: as in `words`: in bounds, aligned, and link words are only accessed as atomics.
-        unsafe { &*base.cast::<AtomicU32>() }
-    }
-
-    /// Reads `len` bytes of a record from `start` on, counted from its first byte.
-    #[inline]
-    fn record_bytes<'a>(&'a self, at: Ref) -> impl Fn(usize, usize) -> &'a [u8] {
-        let (base, left) = self.rest_of_segment(at.offset());
-        move |start, len| {
-            assert!(start <= left && len <= left - start, "a record ends in its segment");
-            // SAFETY: in bounds by the assertion; by rules 2 and 3 the bytes of a record that someone holds
-            // a `Ref` to are initialised and never written again.
-            unsafe { slice::from_raw_parts(base.add(start), len) }
-        }
-    }
-
-    /// A pointer to `len` bytes inside one segment.
-    #[inline]
-    fn slice_at(&self, offset: u64, len: u64) -> *mut u8 {
-        let (base, left) = self.rest_of_segment(offset);
-        assert!(len <= left as u64, "offset {offset} + {len} is outside its segment");
-        base
-    }
-
-    /// A pointer into a segment and how many bytes of the segment follow it.
-    #[inline]
-    fn rest_of_segment(&self, offset: u64) -> (*mut u8, usize) {
-        let k = segment_of(offset);
-        let segment = &self.segments[k];
-        #[expect(clippy::cast_possible_truncation, reason = "targets are 64-bit")]
-        let inner = (offset - segment_start(k)) as usize;
-        // Acquire pairs with the Release store in `allocate`.
-        let allocated = segment.len.load(Ordering::Acquire);
-        assert!(inner <= allocated, "offset {offset} is outside segment {k}");
-        let base = segment.base.load(Ordering::Relaxed);
-        // SAFETY: `inner` lies within the allocation that `base` was returned for, or at its end.
-        (unsafe { base.add(inner) }, allocated - inner)
+        &self.memory.words(offset, 1)[0]
     }
 
     fn segment_end(&self, k: usize) -> u64 {
-        segment_start(k) + self.segments[k].len.load(Ordering::Relaxed) as u64
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        for segment in &mut self.segments {
-            let (base, len) = (*segment.base.get_mut(), *segment.len.get_mut());
-            if len != 0 {
-                let layout = Layout::from_size_align(len, SEGMENT_ALIGN)
-                    .expect("the same layout was valid when it was allocated");
-                // SAFETY: `base` came from `alloc_zeroed` with this very layout, and nobody can hold a
-                // borrow of the arena any more.
-                unsafe { dealloc(base, layout) };
-            }
-        }
+        segment_start(k) + self.memory.len(k)
     }
 }
 
@@ -377,11 +295,7 @@ impl Slab<'_> {
         let start =
             self.carve(u64::from(link_words) * UNIT + round_up(body_len as u64, UNIT), UNIT);
         let at = start + u64::from(link_words) * UNIT;
-        let base = self.arena.slice_at(at, body_len as u64);
-        // SAFETY: the bytes were carved just now for this record alone, so no reference to them exists;
-        // the arena's memory is initialised (zeroed), in bounds by `slice_at`.
-        let body = unsafe { slice::from_raw_parts_mut(base, body_len) };
-        header.write(body, entry);
+        self.arena.memory.write(at, body_len, |body| header.write(body, entry));
         Ref::at(at)
     }
 

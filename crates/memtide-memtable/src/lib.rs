@@ -7,7 +7,6 @@
 //!
 //! The crate does no I/O, reads no clock and starts no thread.
 
-#[expect(unsafe_code, reason = "the one module of raw memory; its header argues each block")]
 mod arena;
 mod buckets;
 mod chain;

@@ -146,7 +146,9 @@ impl Vector {
         self.tail.store(tail + 1, Ordering::Release);
     }
 
-    /// Sorts the tail into a run, and merges what is due.
+    /// Sorts the tail into a run, and merges what is due. Kept out of `insert`, whose frame would else be as
+    /// large as the order of a tail.
+    #[inline(never)]
     fn cut(&self, arena: &Arena, slab: &mut Slab<'_>) {
         let due = Ref::from_word(self.merge_due.swap(0, Ordering::Relaxed));
         if let Some(newest) = due {
