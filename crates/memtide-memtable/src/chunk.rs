@@ -10,9 +10,13 @@
 //! ..            n/2 words of refs, two in each
 //! ```
 //!
-//! One writer appends; an entry is there once word 1 counts it, which is stored last. Six bytes for each
-//! record. What is *older* than a chunk is its user's affair: more chunks (`linked_list`) or sorted runs
-//! (`vector`).
+//! One writer appends, so it loads and stores where several would need read-modify-write; an entry is there
+//! once word 1 counts it, which is stored last. Six bytes for each record. What is *older* than a chunk is its
+//! user's affair: more chunks (`linked_list`) or sorted runs (`vector`).
+//!
+//! A chunk that is never restarted needs no more than that count. While one is, readers that came before may
+//! find entries gone, of other times or with a ref of 0: whoever restarts lets them tell (`vector`). What they
+//! do find are records of the table all the same.
 
 use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
@@ -43,14 +47,17 @@ pub(crate) fn improve(arena: &Arena, best: &mut Best, k: &LookupKey<'_>, below: 
 
 /// The ref at `index` of an array that has two in each word.
 #[inline]
-pub(crate) fn packed(words: &[AtomicU64], index: usize) -> Ref {
+pub(crate) fn packed(words: &[AtomicU64], index: usize) -> Option<Ref> {
+    // Acquire pairs with the Release in `pack`: the record is whole.
     let pair = words[index / 2].load(Ordering::Acquire);
-    Ref::from_word(half(pair, index % 2)).expect("an entry that was counted has a ref")
+    Ref::from_word(half(pair, index % 2))
 }
 
 /// Sets the ref at `index`, which is still 0.
 pub(crate) fn pack(words: &[AtomicU64], index: usize, at: Ref) {
-    words[index / 2].fetch_or(u64::from(at.word()) << (index % 2 * 32), Ordering::Release);
+    let word = &words[index / 2];
+    let other = word.load(Ordering::Relaxed);
+    word.store(other | u64::from(at.word()) << (index % 2 * 32), Ordering::Release);
 }
 
 /// The low (0) or high (1) half of a word.
@@ -100,8 +107,9 @@ impl<'a> Chunk<'a> {
         let link = (self.capacity as u64) << 32 | u64::from(word_of(older));
         self.words[LINK].store(link, Ordering::Release);
         self.words[SEQ_MAX].store(seq_max, Ordering::Release);
+        // Release as all stores here: who sees one of them sees what announced the restart.
         for word in self.tags().iter().chain(self.filter()).chain(self.packed_refs()) {
-            word.store(0, Ordering::Relaxed);
+            word.store(0, Ordering::Release);
         }
     }
 
@@ -112,7 +120,10 @@ impl<'a> Chunk<'a> {
         pack(self.packed_refs(), index, at);
         tags::put(self.tags(), index, entry.hash);
         tags::admit(self.filter(), entry.hash);
-        self.words[SEQ_MAX].fetch_max(entry.seq, Ordering::Release);
+        if entry.seq > self.seq_max() {
+            self.words[SEQ_MAX].store(entry.seq, Ordering::Release);
+        }
+        // Pairs with the Acquire in `len`.
         self.words[COUNT].store(index as u64 + 1, Ordering::Release);
     }
 
@@ -121,7 +132,9 @@ impl<'a> Chunk<'a> {
     pub(crate) fn search(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo, best: &mut Best) {
         if tags::may_hold(self.filter(), k.hash) {
             for index in tags::find(self.tags(), self.len(), k.hash) {
-                improve(arena, best, k, below, packed(self.packed_refs(), index));
+                if let Some(at) = packed(self.packed_refs(), index) {
+                    improve(arena, best, k, below, at);
+                }
             }
         }
     }
@@ -155,9 +168,9 @@ impl<'a> Chunk<'a> {
     }
 
     /// The records in order of arrival.
-    pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> + use<'a> {
+    pub(crate) fn refs(&self) -> impl DoubleEndedIterator<Item = Ref> + use<'a> {
         let words = self.packed_refs();
-        (0..self.len()).map(move |index| packed(words, index))
+        (0..self.len()).filter_map(move |index| packed(words, index))
     }
 
     fn tags(&self) -> &'a [AtomicU64] {

@@ -228,11 +228,11 @@ impl<'a> Run<'a> {
     /// The records in order.
     pub(crate) fn refs(&self) -> impl Iterator<Item = Ref> + use<'a> {
         let refs = self.refs_words();
-        (0..self.len).map(move |index| packed(refs, index))
+        (0..self.len).filter_map(move |index| packed(refs, index))
     }
 
     fn record(&self, index: usize) -> Ref {
-        packed(self.refs_words(), index)
+        packed(self.refs_words(), index).expect("a run is written before it is linked")
     }
 
     fn key(&self, arena: &'a Arena, index: usize) -> &'a [u8] {

@@ -5,8 +5,8 @@
 //! eight bits for each key. It tells for about 96 of 100 foreign keys that a whole block of tags need not be
 //! scanned.
 //!
-//! Both are plain atomics that one writer sets and any number of readers load; bits are only ever added
-//! while a block is in use. Tag and filter use different bits of the hash.
+//! Both are plain atomics that one writer sets, by load and store, and any number of readers load; bits are
+//! only ever added while a block is in use. Tag and filter use different bits of the hash.
 
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ pub(crate) fn tag(hash: u64) -> u8 {
 /// Writes the tag of entry `index`, whose lane is still zero.
 pub(crate) fn put(words: &[AtomicU64], index: usize, hash: u64) {
     let lane = u64::from(tag(hash)) << (index % LANES * 8);
-    words[index / LANES].fetch_or(lane, Ordering::Release);
+    add(&words[index / LANES], lane);
 }
 
 /// The tag of entry `index`.
@@ -79,7 +79,12 @@ fn zero_lanes(word: u64) -> u64 {
 /// Adds a key to a filter whose number of words is a power of two.
 pub(crate) fn admit(filter: &[AtomicU64], hash: u64) {
     let (word, bits) = place(filter.len(), hash);
-    filter[word].fetch_or(bits, Ordering::Release);
+    add(&filter[word], bits);
+}
+
+/// Adds bits to a word of the one writer.
+fn add(word: &AtomicU64, bits: u64) {
+    word.store(word.load(Ordering::Relaxed) | bits, Ordering::Release);
 }
 
 /// Whether a key may have been added; `false` is certain.

@@ -3,6 +3,13 @@
 //! A view is an immutable array of refs, keys ascending and versions newest first. Cursors share it and
 //! keep it alive; inserts make the index build a new one at the next seek, by sorting what was appended
 //! since and merging it into the last view. Its bytes are metered for as long as anyone holds it.
+//!
+//! Invariants
+//! - An index that uses views has one writer, so refs rise in the order of inserts: a view is all records up
+//!   to its newest, and what is new is all refs above that. No counts, which would move under the reader.
+//! - A view may hold records that no reader's bound shows yet. It lacks none that a bound shows which was
+//!   published before the seek began.
+//! - Readers build views under a lock of their own. A writer never takes it.
 
 use memtide_base::sync::{Arc, Mutex};
 
@@ -13,6 +20,8 @@ use crate::meter::{HeapMeter, Metered};
 #[derive(Debug)]
 pub(crate) struct View {
     refs: Box<[Ref]>,
+    /// The record inserted last; `None` if there is none.
+    newest: Option<Ref>,
     _metered: Metered,
 }
 
@@ -25,9 +34,9 @@ pub(crate) fn view_bytes(records: u64) -> u64 {
 }
 
 impl View {
-    fn new(refs: Box<[Ref]>, meter: &Arc<HeapMeter>) -> Arc<Self> {
+    fn new(refs: Box<[Ref]>, newest: Option<Ref>, meter: &Arc<HeapMeter>) -> Arc<Self> {
         let bytes = view_bytes(refs.len() as u64);
-        Arc::new(Self { refs, _metered: meter.hold(bytes) })
+        Arc::new(Self { refs, newest, _metered: meter.hold(bytes) })
     }
 
     /// The records in order.
@@ -41,36 +50,31 @@ impl View {
 pub(crate) struct LatestView(Mutex<Option<Arc<View>>>);
 
 impl LatestView {
-    /// A view of all `count` records; `since(n)` lists those from the n-th insert on, in any order.
+    /// A view of all records up to `newest` at least. `since(known)` lists each record behind `known` up to
+    /// `newest` once, in any order; what else it lists is passed over.
     pub(crate) fn at(
         &self,
         arena: &Arena,
         meter: &Arc<HeapMeter>,
-        count: usize,
-        since: impl FnOnce(usize) -> Vec<Ref>,
+        newest: Option<Ref>,
+        since: impl FnOnce(Option<Ref>) -> Vec<Ref>,
     ) -> Arc<View> {
         let mut latest = self.0.lock();
-        let known = latest.as_ref().map_or(0, |view| view.refs.len());
-        if let Some(view) = latest.as_ref().filter(|_| known == count) {
+        // The view of a reader that came later may be newer than what this one asks for.
+        if let Some(view) = latest.as_ref().filter(|view| view.newest >= newest) {
             return Arc::clone(view);
         }
+        let (known, old) = match latest.as_ref() {
+            Some(view) => (view.newest, view.refs()),
+            None => (None, &[][..]),
+        };
         let mut fresh = since(known);
-        debug_assert_eq!(known + fresh.len(), count);
+        fresh.retain(|&at| known < Some(at) && Some(at) <= newest);
         sort(arena, &mut fresh);
-        let old = latest.as_ref().map_or(&[][..], |view| view.refs());
-        let view = View::new(merge(arena, old, &fresh), meter);
+        let view = View::new(merge(arena, old, &fresh), newest, meter);
         *latest = Some(Arc::clone(&view));
         view
     }
-}
-
-/// Keeps the `count` records that were inserted last: refs rise in the order of inserts.
-pub(crate) fn keep_latest(refs: &mut Vec<Ref>, count: usize) {
-    let surplus = refs.len() - count;
-    if surplus > 0 && count > 0 {
-        refs.select_nth_unstable(surplus);
-    }
-    refs.drain(..surplus);
 }
 
 /// Sorts refs by key, then newest first.

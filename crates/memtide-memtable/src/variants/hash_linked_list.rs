@@ -13,7 +13,7 @@
 
 use memtide_base::SeqNo;
 use memtide_base::sync::Arc;
-use memtide_base::sync::atomic::{AtomicUsize, Ordering};
+use memtide_base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::buckets::{self, Buckets};
@@ -33,6 +33,8 @@ const LOAD: u64 = 6;
 pub(crate) struct HashLinkedList {
     table: Buckets,
     records: AtomicUsize,
+    /// The record inserted last.
+    last: AtomicU32,
     latest: LatestView,
     meter: Arc<HeapMeter>,
 }
@@ -42,21 +44,24 @@ impl HashLinkedList {
         Self {
             table: Buckets::new(TABLE_LINK, LOAD),
             records: AtomicUsize::new(0),
+            last: AtomicU32::new(0),
             latest: LatestView::default(),
             meter: Arc::clone(meter),
         }
     }
 
-    /// The records from the `known`-th insert on.
-    fn since(&self, arena: &Arena, known: usize) -> Vec<Ref> {
-        let count = self.records.load(Ordering::Acquire);
-        let mut refs = Vec::with_capacity(count);
+    /// The records behind `known`.
+    fn since(&self, arena: &Arena, known: Option<Ref>) -> Vec<Ref> {
+        let mut refs = Vec::new();
         self.table.for_each(arena, |node| {
             let versions = std::iter::successors(Some(node), |&at| chain::older(arena, at));
-            refs.extend(versions);
+            refs.extend(versions.filter(|&at| Some(at) > known));
         });
-        view::keep_latest(&mut refs, count - known);
         refs
+    }
+
+    fn last(&self) -> Option<Ref> {
+        Ref::from_word(self.last.load(Ordering::Acquire))
     }
 }
 
@@ -83,16 +88,23 @@ impl MemIndex for HashLinkedList {
     }
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
-        let inserted = if let Some(node) = self.table.find(arena, &entry.lookup()) {
-            skl::insert_version(arena, slab, entry, node)
+        let (at, inserted) = if let Some(node) = self.table.find(arena, &entry.lookup()) {
+            let others = chain::older(arena, node);
+            if arena.seq(node) == entry.seq || chain::contains(arena, others, entry.seq) {
+                return Inserted::Duplicate;
+            }
+            let version = slab.record(1, entry);
+            chain::link(arena, arena.link(node, 0), version);
+            (version, Inserted::NewVersion)
         } else {
             let node = slab.record(self.link_words(entry.hash), entry);
             self.table.link(arena, slab, node, entry.hash);
-            Inserted::NewKey
+            (node, Inserted::NewKey)
         };
-        if inserted != Inserted::Duplicate {
-            self.records.fetch_add(1, Ordering::Release);
-        }
+        debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
+        self.records.fetch_add(1, Ordering::Release);
+        // Pairs with the Acquire in `last`: who sees it finds it in its list.
+        self.last.store(at.word(), Ordering::Release);
         inserted
     }
 
@@ -102,9 +114,8 @@ impl MemIndex for HashLinkedList {
     }
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
-        let count = self.records.load(Ordering::Acquire);
         let since = |known| self.since(arena, known);
-        let view = self.latest.at(arena, &self.meter, count, since);
+        let view = self.latest.at(arena, &self.meter, self.last(), since);
         view_cursor::seek(arena, pos, view, below, to);
     }
 

@@ -9,6 +9,9 @@
 //! compares eight tags at a time where it agrees, and stops at the first chunk that has nothing newer than
 //! what was found. Order is made on demand (`crate::view`).
 //!
+//! Readers never wait for the writer: chunks are linked whole and only ever filled further, an entry counts
+//! once its chunk counts it.
+//!
 //! Choose it for small tables, many keyspaces, queues and logs: most data per flush. Beyond some megabytes
 //! its O(n) reads show.
 
@@ -32,6 +35,8 @@ const OLDER_PER_ENTRY: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct LinkedList {
     newest: AtomicU32,
+    /// The record inserted last.
+    last: AtomicU32,
     count: AtomicU64,
     latest: LatestView,
     meter: Arc<HeapMeter>,
@@ -41,6 +46,7 @@ impl LinkedList {
     pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
         Self {
             newest: AtomicU32::new(0),
+            last: AtomicU32::new(0),
             count: AtomicU64::new(0),
             latest: LatestView::default(),
             meter: Arc::clone(meter),
@@ -78,22 +84,14 @@ impl LinkedList {
         !rising && found().is_some_and(|at| arena.seq(at) == seq)
     }
 
-    /// The records from the `known`-th insert on, at least.
-    fn since(&self, arena: &Arena, known: usize) -> Vec<Ref> {
-        let wanted = self.len() - known;
-        let mut refs = Vec::with_capacity(wanted);
-        for chunk in self.chunks(arena) {
-            if refs.len() >= wanted {
-                break;
-            }
-            refs.extend(chunk.refs());
-        }
-        view::keep_latest(&mut refs, wanted);
-        refs
+    /// The records behind `known`, newest first.
+    fn since(&self, arena: &Arena, known: Option<Ref>) -> Vec<Ref> {
+        let newest_first = self.chunks(arena).flat_map(|chunk| chunk.refs().rev());
+        newest_first.take_while(|&at| Some(at) > known).collect()
     }
 
-    fn len(&self) -> usize {
-        usize::try_from(self.count.load(Ordering::Acquire)).expect("targets are 64-bit")
+    fn last(&self) -> Option<Ref> {
+        Ref::from_word(self.last.load(Ordering::Acquire))
     }
 }
 
@@ -111,6 +109,10 @@ impl MemIndex for LinkedList {
             seek: Cost::SortOnDemand,
             step: Cost::Constant,
         }
+    }
+
+    fn is_gated(&self) -> bool {
+        false
     }
 
     fn link_words(&self, _hash: u64) -> u32 {
@@ -139,8 +141,11 @@ impl MemIndex for LinkedList {
             return Inserted::Duplicate;
         }
         let at = slab.record(0, entry);
+        debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
         self.chunk_with_room(arena, slab).push(entry, at);
-        self.count.fetch_add(1, Ordering::Release);
+        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Pairs with the Acquire in `last`: who sees it finds it in its chunk.
+        self.last.store(at.word(), Ordering::Release);
         Inserted::Appended
     }
 
@@ -157,7 +162,7 @@ impl MemIndex for LinkedList {
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         let since = |known| self.since(arena, known);
-        let view = self.latest.at(arena, &self.meter, self.len(), since);
+        let view = self.latest.at(arena, &self.meter, self.last(), since);
         view_cursor::seek(arena, pos, view, below, to);
     }
 
@@ -193,7 +198,7 @@ impl MemIndex for LinkedList {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model_test as model;
+    use crate::variants::{model_test as model, race_test};
 
     #[test]
     fn chunks_grow_with_the_table() {
@@ -221,6 +226,13 @@ mod tests {
         assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
         assert_eq!(rig.seq_of("k", 1000), Some(10));
         assert_eq!(rig.seq_of("k", 10), None);
+    }
+
+    #[test]
+    fn readers_beside_the_writer_see_what_is_published() {
+        for _ in 0..4 {
+            race_test::readers_see_what_is_published(&model::Rig::new(LinkedList::new), 5000);
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod hash_skiplist;
 mod linked_list;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod race_test;
 mod skiplist;
 mod sorted;
 mod trie;

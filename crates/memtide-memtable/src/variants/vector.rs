@@ -6,6 +6,12 @@
 //! ```
 //!
 //! The insert that fills the tail sorts it into a run and starts the tail over; its blocks are used again.
+//!
+//! Readers never wait for the writer. One word tells how many records the tail has and how many tails were
+//! cut before it. A run is linked before its cut is counted, and the cut is counted before a block is written
+//! again; so a reader that finds the number of cuts as it was has seen the whole tail, and one that finds it
+//! moved finds all that the tail had in the runs it loads from then on. It never begins anew.
+//!
 //! A get searches the tail by fingerprints, then the runs newest first, and stops where nothing newer can
 //! come. Once somebody reads, each cut also merges eight neighbouring runs of one level, at most up to
 //! 32,768 records, which bounds both the runs a get looks at and the pause of that insert; a pure load
@@ -42,8 +48,11 @@ const _: () = assert!(FIRST_BLOCK << (BLOCKS - 1) == RUN, "the blocks hold one t
 #[derive(Debug)]
 pub(crate) struct Vector {
     blocks: [AtomicU32; BLOCKS],
-    tail: AtomicUsize,
+    /// See [`Tail`].
+    tail: AtomicU64,
     newest_run: AtomicU32,
+    /// The record inserted last.
+    last: AtomicU32,
     /// Records in runs.
     sorted: AtomicUsize,
     seq_max: AtomicU64,
@@ -54,12 +63,42 @@ pub(crate) struct Vector {
     meter: Arc<HeapMeter>,
 }
 
+/// What the tail is at one moment, in one word: records (low half), cuts before it (high half).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tail(u64);
+
+impl Tail {
+    fn len(self) -> usize {
+        chunk::half(self.0, 0) as usize
+    }
+
+    /// With one record more.
+    fn grown(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// Empty, after one cut more.
+    fn cut(self) -> Self {
+        Self(u64::from(chunk::half(self.0, 1).wrapping_add(1)) << 32)
+    }
+
+    fn is_cut_as(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+
+    /// The blocks in use.
+    fn blocks(self) -> usize {
+        self.len().checked_sub(1).map_or(0, |last| block_of(last) + 1)
+    }
+}
+
 impl Vector {
     pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
         Self {
             blocks: Default::default(),
-            tail: AtomicUsize::new(0),
+            tail: AtomicU64::new(0),
             newest_run: AtomicU32::new(0),
+            last: AtomicU32::new(0),
             sorted: AtomicUsize::new(0),
             seq_max: AtomicU64::new(0),
             read_seen: AtomicBool::new(false),
@@ -69,18 +108,28 @@ impl Vector {
         }
     }
 
-    fn tail(&self) -> usize {
-        self.tail.load(Ordering::Acquire)
+    fn tail(&self) -> Tail {
+        Tail(self.tail.load(Ordering::Acquire))
+    }
+
+    /// Whether what was read of `tail` since it was loaded was all there. If not, the runs have all of it.
+    fn is_still(&self, tail: Tail) -> bool {
+        // Acquire loads of blocks before this one pair with the Release stores of a later tail, which
+        // come behind the word it is compared with.
+        self.tail().is_cut_as(tail)
+    }
+
+    fn last(&self) -> Option<Ref> {
+        Ref::from_word(self.last.load(Ordering::Acquire))
     }
 
     fn sorted(&self) -> usize {
         self.sorted.load(Ordering::Acquire)
     }
 
-    /// The blocks of the tail in use, newest first.
-    fn tail_blocks<'a>(&self, arena: &'a Arena) -> impl Iterator<Item = Chunk<'a>> {
-        let used = self.tail().checked_sub(1).map_or(0, |last| block_of(last) + 1);
-        let refs = self.blocks[..used].iter().rev();
+    /// The blocks in use by a tail, newest first.
+    fn blocks<'a>(&self, arena: &'a Arena, tail: Tail) -> impl Iterator<Item = Chunk<'a>> {
+        let refs = self.blocks[..tail.blocks()].iter().rev();
         refs.map(|block| {
             let at = Ref::from_word(block.load(Ordering::Acquire));
             Chunk::open(arena, at.expect("a block in use was carved"))
@@ -94,40 +143,49 @@ impl Vector {
         std::iter::successors(newest, move |run| run.older().map(open))
     }
 
-    fn newest_below(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
-        let mut best: Best = None;
-        for block in self.tail_blocks(arena) {
-            if block.ends_search(best) {
-                return best.map(|(_, at)| at);
+    /// The newest version in `tail`, which was loaded after `below` was published, and in the runs.
+    fn newest_below(
+        &self,
+        arena: &Arena,
+        tail: Tail,
+        k: &LookupKey<'_>,
+        below: SeqNo,
+    ) -> Option<Ref> {
+        let (mut best, mut ended): (Best, bool) = (None, false);
+        for block in self.blocks(arena, tail) {
+            ended = block.ends_search(best);
+            if ended {
+                break;
             }
             block.search(arena, k, below, &mut best);
         }
-        if self.sorted() > 0 {
-            let k = RunKey::new(*k);
-            for run in self.runs(arena) {
-                if run.ends_search(best) {
-                    break;
-                }
-                run.search(arena, &k, below, &mut best);
+        if ended && self.is_still(tail) {
+            return best.map(|(_, at)| at);
+        }
+        let mut key = None;
+        for run in self.runs(arena) {
+            if run.ends_search(best) {
+                break;
             }
+            let k = key.get_or_insert_with(|| RunKey::new(*k));
+            run.search(arena, k, below, &mut best);
         }
         best.map(|(_, at)| at)
     }
 
     /// Whether this very version is here. O(1) for one above all others.
     fn contains(&self, arena: &Arena, k: &LookupKey<'_>, seq: SeqNo) -> bool {
-        let empty = self.tail() + self.sorted() == 0;
-        if empty || seq > self.seq_max.load(Ordering::Acquire) {
+        if self.last().is_none() || seq > self.seq_max.load(Ordering::Acquire) {
             return false;
         }
-        let found = self.newest_below(arena, k, seq.saturating_add(1));
+        let found = self.newest_below(arena, self.tail(), k, seq.saturating_add(1));
         found.is_some_and(|at| arena.seq(at) == seq)
     }
 
     /// Appends a record to the tail.
     fn push(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>, at: Ref) {
         let tail = self.tail();
-        let block = block_of(tail);
+        let block = block_of(tail.len());
         let word = &self.blocks[block];
         let (start, len) = block_span(block);
         let chunk = match Ref::from_word(word.load(Ordering::Acquire)) {
@@ -138,12 +196,13 @@ impl Vector {
                 chunk
             }
         };
-        if tail == start {
+        if tail.len() == start {
             chunk.restart(None, self.seq_max.load(Ordering::Acquire));
         }
         chunk.push(entry, at);
-        self.seq_max.fetch_max(entry.seq, Ordering::Release);
-        self.tail.store(tail + 1, Ordering::Release);
+        let seq_max = self.seq_max.load(Ordering::Relaxed).max(entry.seq);
+        self.seq_max.store(seq_max, Ordering::Release);
+        self.tail.store(tail.grown().0, Ordering::Release);
     }
 
     /// Sorts the tail into a run, and merges what is due. Kept out of `insert`, whose frame would else be as
@@ -159,7 +218,8 @@ impl Vector {
                 None => self.newest_run.store(merged.word(), Ordering::Release),
             }
         }
-        let (len, level) = (self.tail(), u32::from(self.sorted() >= SMALL_TABLE));
+        let (tail, level) = (self.tail(), u32::from(self.sorted() >= SMALL_TABLE));
+        let len = tail.len();
         let older = Ref::from_word(self.newest_run.load(Ordering::Acquire));
         let place = Place { older, seq_max: self.seq_max.load(Ordering::Acquire), level };
         let mut order = [(0, 0); RUN];
@@ -168,14 +228,15 @@ impl Vector {
         let sorted = order.iter().filter_map(|&(_, word)| Ref::from_word(word));
         let run = Run::write(slab, arena, place, len, sorted);
         self.newest_run.store(run.at().word(), Ordering::Release);
-        self.sorted.fetch_add(len, Ordering::Release);
-        self.tail.store(0, Ordering::Release);
+        self.sorted.store(self.sorted() + len, Ordering::Release);
+        // Behind the run, and before any block is written again: see `is_still`.
+        self.tail.store(tail.cut().0, Ordering::Release);
     }
 
     /// Fills `order` with the tail's records in order, each with the head of its key behind what all keys
     /// have in shared: most comparisons are then one of two words.
     fn sort_tail(&self, arena: &Arena, order: &mut [(u64, u32)]) {
-        let mut records = self.tail_blocks(arena).flat_map(|block| block.refs());
+        let mut records = self.blocks(arena, self.tail()).flat_map(|block| block.refs());
         for slot in &mut *order {
             slot.1 = word_of(records.next());
         }
@@ -210,18 +271,25 @@ impl Vector {
         None
     }
 
-    /// The records from the `known`-th insert on.
-    fn since(&self, arena: &Arena, known: usize) -> Vec<Ref> {
-        let wanted = self.tail() + self.sorted() - known;
-        let mut refs = Vec::with_capacity(wanted);
-        refs.extend(self.tail_blocks(arena).flat_map(|block| block.refs()));
+    /// The records behind `known` of `tail` and of the runs.
+    fn since(&self, arena: &Arena, tail: Tail, known: Option<Ref>) -> Vec<Ref> {
+        let blocks = self.blocks(arena, tail).flat_map(|block| block.refs().rev());
+        let mut refs: Vec<_> = blocks.collect();
+        if !self.is_still(tail) {
+            refs.clear();
+        }
+        // The newest run may be this very tail, cut meanwhile.
+        let tail_start = refs.last().copied();
         for run in self.runs(arena) {
-            if refs.len() >= wanted {
+            let mut reaches_known = false;
+            refs.extend(run.refs().filter(|&at| {
+                reaches_known |= Some(at) <= known;
+                Some(at) > known && tail_start.is_none_or(|start| at < start)
+            }));
+            if reaches_known {
                 break;
             }
-            refs.extend(run.refs());
         }
-        view::keep_latest(&mut refs, wanted);
         refs
     }
 
@@ -233,7 +301,8 @@ impl Vector {
 
     fn check_tail(&self, arena: &Arena) -> Result<(), String> {
         let (mut tagged, mut newer) = (Vec::new(), self.seq_max.load(Ordering::Acquire));
-        for (index, block) in self.tail_blocks(arena).enumerate() {
+        let tail = self.tail();
+        for (index, block) in self.blocks(arena, tail).enumerate() {
             block.check(arena)?;
             if block.seq_max() > newer || (index > 0 && !block.is_full()) {
                 return Err(format!("block {index} from the newest of the tail is wrong"));
@@ -241,8 +310,8 @@ impl Vector {
             newer = block.seq_max();
             tagged.extend(block.tagged());
         }
-        if tagged.len() != self.tail() || tagged.len() >= run_len(self.sorted()) {
-            return Err(format!("{} records are in a tail of {}", tagged.len(), self.tail()));
+        if tagged.len() != tail.len() || tagged.len() >= run_len(self.sorted()) {
+            return Err(format!("{} records are in a tail of {}", tagged.len(), tail.len()));
         }
         chunk::check_tags(arena, tagged)
     }
@@ -277,12 +346,16 @@ impl MemIndex for Vector {
         }
     }
 
+    fn is_gated(&self) -> bool {
+        false
+    }
+
     fn link_words(&self, _hash: u64) -> u32 {
         0
     }
 
     fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64 {
-        let (mut tail, mut sorted) = (self.tail(), self.sorted());
+        let (mut tail, mut sorted) = (self.tail().len(), self.sorted());
         let mut left = usize::try_from(shape.entries).expect("targets are 64-bit");
         let (mut bytes, mut longest, mut cuts) = (0, tail, 0);
         while left > 0 {
@@ -315,8 +388,11 @@ impl MemIndex for Vector {
             return Inserted::Duplicate;
         }
         let at = slab.record(0, entry);
+        debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
         self.push(arena, slab, entry, at);
-        if self.tail() == run_len(self.sorted()) {
+        // Pairs with the Acquire in `last`: who sees it finds it in the tail or in a run.
+        self.last.store(at.word(), Ordering::Release);
+        if self.tail().len() == run_len(self.sorted()) {
             self.cut(arena, slab);
         }
         Inserted::Appended
@@ -324,12 +400,12 @@ impl MemIndex for Vector {
 
     fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
         self.note_read();
-        self.newest_below(arena, k, below)
+        self.newest_below(arena, self.tail(), k, below)
     }
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
-        let since = |known| self.since(arena, known);
-        let view = self.latest.at(arena, &self.meter, self.tail() + self.sorted(), since);
+        let since = |known| self.since(arena, self.tail(), known);
+        let view = self.latest.at(arena, &self.meter, self.last(), since);
         view_cursor::seek(arena, pos, view, below, to);
     }
 
@@ -351,7 +427,7 @@ impl MemIndex for Vector {
         if refs.len() != self.sorted() {
             return Err(format!("{} records are in runs of {}", refs.len(), self.sorted()));
         }
-        refs.extend(self.tail_blocks(arena).flat_map(|block| block.refs()));
+        refs.extend(self.blocks(arena, self.tail()).flat_map(|block| block.refs()));
         if refs.len() as u64 != records {
             return Err(format!("{records} records were inserted, {} are here", refs.len()));
         }
@@ -364,7 +440,7 @@ impl MemIndex for Vector {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model_test as model;
+    use crate::variants::{model_test as model, race_test};
 
     fn run_lens(rig: &model::Rig<Vector>) -> Vec<usize> {
         rig.index.runs(&rig.arena).map(|run| run.len()).collect()
@@ -426,6 +502,45 @@ mod tests {
         assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
         assert_eq!(rig.seq_of("k", 1000), Some(10));
         assert_eq!(rig.seq_of("k", 10), None);
+    }
+
+    #[test]
+    fn readers_beside_the_writer_see_what_is_published() {
+        for _ in 0..8 {
+            race_test::readers_see_what_is_published(&model::Rig::new(Vector::new), 6000);
+        }
+        race_test::readers_see_what_is_published(&model::Rig::new(Vector::new), 40_000);
+    }
+
+    #[test]
+    fn a_reader_that_slept_through_cuts_finds_its_records() {
+        let rig = model::Rig::new(Vector::new);
+        let put = |from: u64, to: u64| (from..to).for_each(|seq| rig.put(&seq.to_string(), seq));
+        for stale in [0, 1, 31, 32, 100, 511] {
+            let rig_len = rig.index.sorted() as u64;
+            put(rig_len, rig_len + stale);
+            let (tail, newest) = (rig.index.tail(), rig.index.last());
+            let below = rig_len + stale;
+            for more in [1, 511, 512] {
+                let done = rig.index.sorted() as u64 + rig.index.tail().len() as u64;
+                put(done, done + more);
+                for seq in 0..below {
+                    let key = seq.to_string();
+                    let hash = memtide_base::hash::key_hash(model::SEED, key.as_bytes());
+                    let k = LookupKey::new(key.as_bytes(), hash);
+                    let found = rig.index.newest_below(&rig.arena, tail, &k, below);
+                    assert_eq!(found.map(|at| rig.arena.seq(at)), Some(seq), "{stale} {more}");
+                }
+                let mut seen = rig.index.since(&rig.arena, tail, None);
+                seen.retain(|&at| Some(at) <= newest);
+                seen.sort_unstable();
+                let seqs: Vec<_> = seen.iter().map(|&at| rig.arena.seq(at)).collect();
+                assert_eq!(seqs, (0..below).collect::<Vec<_>>(), "{stale} {more}");
+            }
+            let open = rig.index.tail().len() as u64;
+            let done = rig.index.sorted() as u64 + open;
+            put(done, done + run_len(rig.index.sorted()) as u64 - open);
+        }
     }
 
     #[test]
