@@ -79,8 +79,8 @@ impl MemIndex for HashLinkedList {
         TABLE_LINK + buckets::LINK_WORDS
     }
 
-    fn index_bytes_max(&self, _arena: &Arena, shape: &BatchShape) -> u64 {
-        self.table.bytes_max(shape)
+    fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64 {
+        self.table.bytes_max(arena, shape)
     }
 
     fn view_bytes_max(&self, records: u64) -> u64 {

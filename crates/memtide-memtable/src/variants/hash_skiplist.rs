@@ -52,8 +52,8 @@ impl MemIndex for HashSkiplist {
         self.list.link_words(hash)
     }
 
-    fn index_bytes_max(&self, _arena: &Arena, shape: &BatchShape) -> u64 {
-        self.table.bytes_max(shape)
+    fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64 {
+        self.table.bytes_max(arena, shape)
     }
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
