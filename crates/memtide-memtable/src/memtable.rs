@@ -9,10 +9,9 @@
 //! it. What was inserted counts from the end of its reservation on.
 //!
 //! # Reading
-//! Readers run beside the writer and wait for at most one insert (the gate). Variants that order on demand are
-//! the exception: a seek after inserts sorts what is new while it holds the gate, so the writer waits for that
-//! sort, and readers behind the writer with it. A bound given to a read must have been published before the
-//! read began; then everything below it is in the table and stays.
+//! Readers run beside the writer. Where an index is gated they wait for at most one insert, elsewhere for none;
+//! no writer waits for the sort of a variant that orders on demand. A bound given to a read must have been
+//! published before the read began; then everything below it is in the table and stays.
 //!
 //! # Memory
 //! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's

@@ -75,6 +75,10 @@ impl MemIndex for HashLinkedList {
         }
     }
 
+    fn is_gated(&self) -> bool {
+        false
+    }
+
     fn link_words(&self, _hash: u64) -> u32 {
         TABLE_LINK + buckets::LINK_WORDS
     }
