@@ -31,7 +31,10 @@ pub fn head(key: &[u8]) -> u64 {
 /// Bytes that `a` and `b` share from the start.
 #[must_use]
 pub fn shared_prefix_len(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+    let (a_words, b_words) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let words = a_words.iter().zip(b_words).take_while(|(x, y)| x == y).count();
+    let bytes = a[8 * words..].iter().zip(&b[8 * words..]).take_while(|(x, y)| x == y);
+    8 * words + bytes.count()
 }
 
 /// The smallest key above every key that starts with `prefix`; `None` if there is none.
