@@ -12,8 +12,28 @@
 //!   so its ref is odd (at most 4 B of padding). One word therefore tells what it leads to, and every
 //!   change is published by one Release store of one slot.
 //! - A node has at least two of: children, a key that ends `here`. Keys below it share `end` bytes.
-//! - No node is emptied, and a replaced one stays as it was: a cursor standing in it misses only what was
-//!   inserted since, which lies above its bound.
+//! - No node is emptied, and a replaced one stays as it was.
+//!
+//! # Readers beside the writer
+//! Synchronised as ROWEX (Leis, Scheibner, Kemper, Neumann, 2016), and simpler, because nothing is removed and
+//! one writer needs no node locks: readers take no lock, never wait and never begin again. Let a key be *old*
+//! if it was inserted before the read began; whatever else a reader meets or misses is above its bound.
+//! - **Every slot leads to all old keys of its subtree, at any time.** A slot is stored three ways, each time
+//!   Release and after what it leads to is whole: a child more (all others stay), a larger copy of the node
+//!   (the writer copies all children), a node that is put above what was there. Readers load Acquire.
+//! - **So does a node that was replaced, in the state in which it stays.** A reader finds it only through a
+//!   slot it loaded before, when the node was in the tree with all old keys of its subtree. A cursor therefore
+//!   keeps the node it stands in, and the word of a subtree it is about to enter, for as long as it likes.
+//! - **A descent ends at a record that shares as many bytes with the wanted key as any old key does.** Take
+//!   the old key that shares most, `m` bytes. While `end < m` the wanted byte is its byte, and has a child;
+//!   once `end >= m` at a node above it, all keys below share `m` bytes.
+//! - **A second descent finds what the first one found**, because a key once in the tree stays on the path of
+//!   its bytes. What came between are keys that are not old; that a node parts there now from the wanted key
+//!   says nothing about old ones, and its child for the wanted byte, if it has one now, leads to no old key.
+//! - A walk ends: each step leads to a larger (smaller) key, even over keys that are not visible.
+//!
+//! The slots a writer changes are found by a descent of the same insert, which replaces one node at most: it
+//! never stores into a node that is not in the tree.
 //!
 //! Paths are compressed optimistically: a descent looks only at the bytes where keys below differ and
 //! compares the whole key once, with the record it ends at. That record shares with the wanted key as
@@ -24,6 +44,8 @@
 mod census;
 mod check;
 mod node;
+#[cfg(test)]
+mod racing_test;
 mod walk;
 
 use memtide_base::SeqNo;
@@ -134,7 +156,7 @@ impl Trie {
         slab: &mut Slab<'_>,
         entry: &NewEntry<'_>,
         slot: &AtomicU32,
-        node: Node<'_>,
+        mut node: Node<'_>,
     ) {
         let Some(&byte) = entry.key.get(node.end()) else {
             return node.here().store(leaf(slab, entry).word(), Ordering::Release);
@@ -144,7 +166,7 @@ impl Trie {
             return self.census.gained(node.kind(), node.count());
         }
         // Nodes are carved before the record: then an insert pads once at most.
-        let larger = node.grown(arena, slab.words8(node.kind().larger().words8()));
+        let mut larger = node.grown(arena, slab.words8(node.kind().larger().words8()));
         larger.add(byte, leaf(slab, entry).word());
         slot.store(larger.at().word(), Ordering::Release);
         self.census.died(node.kind());
@@ -162,8 +184,11 @@ impl Trie {
         shared: usize,
     ) {
         let at = slab.words8(NodeKind::N4.words8());
-        let node = Node::create(arena, at, NodeKind::N4, shared, other);
+        let mut node = Node::create(arena, at, NodeKind::N4, shared, other);
         let old = slot.load(Ordering::Acquire);
+        if cfg!(plant = "trie_publishes_before_write") {
+            slot.store(at.word(), Ordering::Release);
+        }
         for (key, word) in [(arena.key(other), old), (entry.key, leaf(slab, entry).word())] {
             match key.get(shared) {
                 Some(&byte) => node.add(byte, word),
@@ -183,6 +208,10 @@ impl MemIndex for Trie {
             seek: Cost::KeyLength,
             step: Cost::KeyLength,
         }
+    }
+
+    fn is_gated(&self) -> bool {
+        false
     }
 
     fn link_words(&self, _hash: u64) -> u32 {
@@ -214,10 +243,14 @@ impl MemIndex for Trie {
 
     fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
         let near = self.nearest(arena, k.key).filter(|near| near.is_leaf)?;
-        if arena.key(near.record) != k.key {
+        let newest = arena.entry(near.record);
+        if newest.key != k.key {
             return None;
         }
-        chain::newest_below(arena, Some(near.record), below)
+        if newest.seq < below {
+            return Some(near.record);
+        }
+        chain::newest_below(arena, chain::older(arena, near.record), below)
     }
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
@@ -258,6 +291,7 @@ mod tests {
     use std::cmp::Reverse;
     use std::collections::{BTreeMap, BTreeSet};
 
+    use memtide_base::sync::atomic::AtomicU64;
     use memtide_base::{Kind, hash};
     use proptest::prelude::*;
 
@@ -265,27 +299,27 @@ mod tests {
     use crate::record::record_bytes;
 
     /// A trie with its memory: every batch gets exactly the bytes that were promised for it.
-    struct Bare {
-        arena: Arena,
-        trie: Trie,
-        records: u64,
+    pub(super) struct Bare {
+        pub(super) arena: Arena,
+        pub(super) trie: Trie,
+        records: AtomicU64,
     }
 
-    type Write = (Vec<u8>, SeqNo);
+    pub(super) type Write = (Vec<u8>, SeqNo);
 
     impl Bare {
-        fn new() -> Self {
-            Self { arena: Arena::new(1 << 30), trie: Trie::new(), records: 0 }
+        pub(super) fn new() -> Self {
+            Self { arena: Arena::new(1 << 30), trie: Trie::new(), records: AtomicU64::new(0) }
         }
 
         fn of(keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
-            let mut bare = Self::new();
+            let bare = Self::new();
             keys.into_iter().for_each(|key| bare.insert(&[(key, 1)]));
             bare
         }
 
         /// Inserts puts with their sequence number as value.
-        fn insert(&mut self, batch: &[Write]) {
+        pub(super) fn insert(&self, batch: &[Write]) {
             let record = |(key, _): &Write| 4 + record_bytes(key.len(), 8);
             let record_bytes = batch.iter().map(record).sum();
             let shape =
@@ -301,15 +335,20 @@ mod tests {
                 let value = seq.to_le_bytes();
                 let entry = NewEntry::new(key, 0, *seq, Kind::Put, &value);
                 let inserted = self.trie.insert(&self.arena, &mut slab, &entry);
-                self.records += u64::from(inserted != Inserted::Duplicate);
+                let new = u64::from(inserted != Inserted::Duplicate);
+                self.records.fetch_add(new, Ordering::Relaxed);
             }
         }
 
-        fn check(&self) {
-            self.trie.check(&self.arena, self.records).expect("the structure holds");
+        pub(super) fn records(&self) -> u64 {
+            self.records.load(Ordering::Relaxed)
         }
 
-        fn seek(&self, below: SeqNo, to: Seek<'_>) -> Pos {
+        pub(super) fn check(&self) {
+            self.trie.check(&self.arena, self.records()).expect("the structure holds");
+        }
+
+        pub(super) fn seek(&self, below: SeqNo, to: Seek<'_>) -> Pos {
             let mut pos = Pos::default();
             self.trie.seek(&self.arena, &mut pos, below, to);
             pos
@@ -336,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_root_grows_through_all_kinds_and_its_old_selves_are_dead() {
-        let mut bare = Bare::of([]);
+        let bare = Bare::of([]);
         let kinds =
             [(4, NodeKind::N4), (16, NodeKind::N16), (48, NodeKind::N48), (256, NodeKind::N256)];
         let mut sizes = kinds.into_iter().peekable();
@@ -358,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_split_puts_a_node_above_and_leaves_the_one_below_as_it_was() {
-        let mut bare = Bare::of([b"tide:low".to_vec(), b"tide:high".to_vec()]);
+        let bare = Bare::of([b"tide:low".to_vec(), b"tide:high".to_vec()]);
         let below = bare.root().at();
         assert_eq!(bare.root().end(), 5);
         bare.insert(&[(b"tidal".to_vec(), 3)]);
@@ -393,7 +432,7 @@ mod tests {
     #[test]
     fn a_position_in_a_replaced_node_still_meets_every_older_key() {
         let key = |byte: u8| vec![b'k', byte];
-        let mut bare = Bare::of([key(10), key(20), key(30), key(40)]);
+        let bare = Bare::of([key(10), key(20), key(30), key(40)]);
         let mut pos = bare.seek(2, Seek::First);
         let stood_in = bare.root().at();
         // The root grows twice; then the leaf the walk comes to next becomes a node.
@@ -411,7 +450,7 @@ mod tests {
     #[test]
     fn the_bound_of_a_batch_stays_near_what_it_takes() {
         let scattered = |i: u64| hash::key_hash(1, &i.to_le_bytes()).to_be_bytes().to_vec();
-        let mut bare = Bare::new();
+        let bare = Bare::new();
         for first in (0..20_000).step_by(1000) {
             let batch: Vec<_> = (first..first + 1000).map(|i| (scattered(i), i + 1)).collect();
             let shape = BatchShape { range_deletes: 0, entries: 1000, ..BatchShape::default() };
@@ -428,7 +467,7 @@ mod tests {
     fn a_batch_in_which_every_key_grows_a_node_fits_its_bound() {
         let key = |group: u8, last: u8| vec![group, b'x', b'x', b'x', last];
         let keys = |group: u8| (0..4).map(move |last| key(group, last));
-        let mut bare = Bare::of((0..8).flat_map(keys));
+        let bare = Bare::of((0..8).flat_map(keys));
         // The records are 28 B long, so each of them leaves a gap before the next node.
         bare.insert(&(0..8).map(|group| (key(group, 4), 1)).collect::<Vec<_>>());
         bare.check();
@@ -465,13 +504,13 @@ mod tests {
             batches in prop::collection::vec(prop::collection::vec((keys(), 1..60_u64), 0..60), 0..8),
             probes in prop::collection::vec(keys(), 0..12),
         ) {
-            let (mut bare, mut model) = (Bare::new(), BTreeSet::new());
+            let (bare, mut model) = (Bare::new(), BTreeSet::new());
             for batch in &batches {
                 bare.insert(batch);
                 model.extend(batch.iter().map(|(key, seq)| (key.clone(), Reverse(*seq))));
                 bare.check();
             }
-            prop_assert_eq!(bare.records, model.len() as u64);
+            prop_assert_eq!(bare.records(), model.len() as u64);
             for below in [0, 1, 2, 20, 41, 60] {
                 let known = newest(&model, below);
                 let pairs = || known.iter().map(|(key, seq)| (key.clone(), *seq));
@@ -500,7 +539,7 @@ mod tests {
             batch in prop::collection::vec((keys(), 1..20_u64), 1..80),
             turns in prop::collection::vec(any::<(bool, bool)>(), 0..120),
         ) {
-            let mut bare = Bare::new();
+            let bare = Bare::new();
             bare.insert(&batch);
             let model: BTreeSet<_> = batch.into_iter().map(|(key, seq)| (key, Reverse(seq))).collect();
             let known: Vec<_> = newest(&model, 15).into_iter().collect();

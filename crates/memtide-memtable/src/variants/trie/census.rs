@@ -6,7 +6,8 @@
 //! counts for two nodes. The bound spends the batch's keys where they cost most; what is left of them is
 //! charged as [`FRESH_BYTES`] each, which covers nodes that the batch itself creates.
 //!
-//! One writer counts, under the memtable's writer lock; the counters are atomics for `check` alone.
+//! One writer counts, under the memtable's writer lock, so a count is loaded and stored, not added to; the
+//! counters are atomics for `check` alone.
 
 use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -16,19 +17,57 @@ use super::node::NodeKind;
 const GROWING: [NodeKind; 3] = [NodeKind::N4, NodeKind::N16, NodeKind::N48];
 
 /// Most bytes per key that go to nodes younger than the batch, from their first key on.
-const FRESH_BYTES: u64 = 40;
+const FRESH_BYTES: u64 = 33;
 const _: () = {
     assert!(NodeKind::N4.bytes() <= FRESH_BYTES, "a split is one key");
     // A split leaves an N4 with at most two children.
     assert!(NodeKind::N16.bytes() <= FRESH_BYTES * 3);
-    assert!(NodeKind::N48.bytes() <= FRESH_BYTES * keys_to_grow(NodeKind::N16));
-    assert!(NodeKind::N256.bytes() <= FRESH_BYTES * keys_to_grow(NodeKind::N48));
+    assert!(NodeKind::N48.bytes() <= FRESH_BYTES * keys_to_grow(NodeKind::N16) as u64);
+    assert!(NodeKind::N256.bytes() <= FRESH_BYTES * keys_to_grow(NodeKind::N48) as u64);
 };
 
 /// Keys that make a node of this kind grow if it has as few children as it can.
-const fn keys_to_grow(kind: NodeKind) -> u64 {
-    (kind.capacity() - kind.children_min() + 1) as u64
+const fn keys_to_grow(kind: NodeKind) -> u32 {
+    kind.capacity() - kind.children_min() + 1
 }
+
+/// Nodes that the same number of keys makes grow into the same kind.
+#[derive(Clone, Copy)]
+struct Class {
+    counter: usize,
+    /// Keys until such a node has grown.
+    keys: u64,
+    /// Bytes it then costs.
+    bytes: u64,
+}
+
+/// What growing costs more than [`FRESH_BYTES`] a key, dearest first.
+const BY_PRICE: [Class; CLASSES] = {
+    let mut classes = [Class { counter: 0, keys: 1, bytes: 0 }; CLASSES];
+    let (mut len, mut k) = (0, 0);
+    while k < GROWING.len() {
+        let (kind, mut free) = (GROWING[k], 0);
+        let counter = position(kind, kind.capacity());
+        while free < keys_to_grow(kind) as usize {
+            let (keys, bytes) = (free as u64 + 1, kind.larger().bytes());
+            if bytes <= FRESH_BYTES * keys {
+                break;
+            }
+            let mut at = len;
+            while at > 0 && classes[at - 1].bytes * keys < bytes * classes[at - 1].keys {
+                classes[at] = classes[at - 1];
+                at -= 1;
+            }
+            classes[at] = Class { counter: counter + free, keys, bytes };
+            (len, free) = (len + 1, free + 1);
+        }
+        k += 1;
+    }
+    assert!(len == CLASSES);
+    classes
+};
+/// 2 for N4, 7 for N16, 31 for N48.
+const CLASSES: usize = 2 + 7 + 31;
 
 /// Counters: 4 for N4, 12 for N16, 32 for N48 by free places, one for all N256.
 const COUNTERS: usize = 4 + 12 + 32 + 1;
@@ -52,7 +91,7 @@ impl Census {
 
     /// A node was carved and has this many children.
     pub(super) fn born(&self, kind: NodeKind, children: u32) {
-        self.carved_bytes.fetch_add(kind.bytes(), Ordering::Relaxed);
+        grow(&self.carved_bytes, kind.bytes());
         self.settle(kind, children);
     }
 
@@ -64,29 +103,22 @@ impl Census {
 
     /// A full node was replaced by a larger one.
     pub(super) fn died(&self, kind: NodeKind) {
-        self.dead_bytes.fetch_add(kind.bytes(), Ordering::Relaxed);
+        grow(&self.dead_bytes, kind.bytes());
         self.leave(kind, kind.capacity());
     }
 
     /// Most bytes of nodes that inserting `keys` keys can need.
     pub(super) fn growth_bytes_max(&self, keys: u64) -> u64 {
         let (mut bytes, mut left) = (0, keys);
-        // Keys that make the next class of each kind grow: the classes are spent by falling price.
-        let mut needed = [1_u64; GROWING.len()];
-        while left > 0 {
-            let price = |k: usize| (GROWING[k].larger().bytes() << 16) / needed[k];
-            let worth = |k: &usize| {
-                // A node that needs more keys than the batch has cannot grow at all.
-                needed[*k] <= keys.min(keys_to_grow(GROWING[*k])) && price(*k) > FRESH_BYTES << 16
-            };
-            let Some(k) = (0..GROWING.len()).filter(worth).max_by_key(|&k| price(k)) else { break };
-            let first = position(GROWING[k], GROWING[k].capacity());
-            let class = first + usize::try_from(needed[k] - 1).expect("below 32");
-            let nodes = u64::from(self.nodes[class].load(Ordering::Relaxed));
-            let spent = left.min(nodes * needed[k]);
-            bytes += (spent * GROWING[k].larger().bytes()).div_ceil(needed[k]);
+        // A node that needs more keys than the batch has cannot grow at all.
+        for class in BY_PRICE.iter().filter(|class| class.keys <= keys) {
+            let nodes = u64::from(self.nodes[class.counter].load(Ordering::Relaxed));
+            let spent = left.min(nodes * class.keys);
+            bytes += (spent * class.bytes).div_ceil(class.keys);
             left -= spent;
-            needed[k] += 1;
+            if left == 0 {
+                break;
+            }
         }
         bytes + left * FRESH_BYTES
     }
@@ -113,16 +145,22 @@ impl Census {
     }
 
     fn settle(&self, kind: NodeKind, children: u32) {
-        self.nodes[position(kind, children)].fetch_add(1, Ordering::Relaxed);
+        let nodes = &self.nodes[position(kind, children)];
+        nodes.store(nodes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     fn leave(&self, kind: NodeKind, children: u32) {
-        self.nodes[position(kind, children)].fetch_sub(1, Ordering::Relaxed);
+        let nodes = &self.nodes[position(kind, children)];
+        nodes.store(nodes.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 }
 
+fn grow(sum: &AtomicU64, bytes: u64) {
+    sum.store(sum.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+}
+
 /// The counter of the nodes of a kind with this many children.
-fn position(kind: NodeKind, children: u32) -> usize {
+const fn position(kind: NodeKind, children: u32) -> usize {
     let free = (kind.capacity() - children) as usize;
     match kind {
         NodeKind::N4 => free,
@@ -143,14 +181,14 @@ mod tests {
         census.born(NodeKind::N48, 47);
         census.born(NodeKind::N16, 16);
         census.born(NodeKind::N4, 4);
-        assert_eq!(census.growth_bytes_max(1), 464, "one key cannot grow the N48");
+        assert_eq!(census.growth_bytes_max(1), 256, "one key cannot grow the N48");
         assert_eq!(census.growth_bytes_max(2), 1040);
-        assert_eq!(census.growth_bytes_max(3), 1040 + 464);
-        assert_eq!(census.growth_bytes_max(4), 1040 + 464 + 96);
-        assert_eq!(census.growth_bytes_max(9), 1040 + 464 + 96 + 5 * FRESH_BYTES);
+        assert_eq!(census.growth_bytes_max(3), 1040 + 256);
+        assert_eq!(census.growth_bytes_max(4), 1040 + 256 + 96);
+        assert_eq!(census.growth_bytes_max(9), 1040 + 256 + 96 + 5 * FRESH_BYTES);
         census.gained(NodeKind::N48, 48);
         assert_eq!(census.growth_bytes_max(1), 1040);
         census.died(NodeKind::N48);
-        assert_eq!(census.growth_bytes_max(1), 464);
+        assert_eq!(census.growth_bytes_max(1), 256);
     }
 }

@@ -100,7 +100,9 @@ impl Trie {
                     node = Some(inner.at());
                 }
                 _ => {
-                    let ahead = if way == Way::Up { key < other } else { key > other };
+                    // Both share the bytes before; a key that ends there is the smaller one.
+                    let (own, others) = (key.get(shared), other.get(shared));
+                    let ahead = if way == Way::Up { own < others } else { own > others };
                     aside = if ahead { Some((word, node)) } else { aside };
                     break;
                 }
