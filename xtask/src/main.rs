@@ -5,6 +5,7 @@
 //! cargo x test    every test of the workspace; further arguments go to `cargo test`
 //! cargo x tidy    the architecture and the words alone
 //! cargo x crash   simulated crashes at every I/O operation, for every memtable; prints the points
+//! cargo x plants  every planted bug, one build each: which test catches it
 //! cargo x loom    all interleavings of a few operations on each memtable
 //! cargo x shuttle random interleavings of more
 //! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`
@@ -19,6 +20,7 @@
     reason = "a program for developers: it reads the tree, measures time and talks to a terminal"
 )]
 
+mod plants;
 mod step;
 mod tidy;
 
@@ -108,12 +110,16 @@ const MODELLED: &[&str] =
 
 const TIDY: &[Step] = &[Step { name: "tidy", env: &[], action: Action::Tidy }];
 
+/// The command that takes arguments of its own, see [`plants`].
+const PLANTS: &str = "plants";
+
 /// Name, purpose, the step lists run one after another.
 const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("check", "formatting, lints, architecture and words, documentation", &[CHECK]),
     ("test", "every test of the workspace; further arguments go to `cargo test`", &[TEST]),
     ("tidy", "the architecture and the words alone", &[TIDY]),
     ("crash", "simulated crashes at every I/O operation, for every memtable", &[CRASH]),
+    (PLANTS, "every planted bug, one build each: which test catches it", &[]),
     ("loom", "all interleavings of a few operations on each memtable", &[LOOM]),
     ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
     ("full", "all that must hold before a change is taken", &[CHECK, TEST, LOOM, SHUTTLE, FULL]),
@@ -126,11 +132,16 @@ fn main() -> ExitCode {
     let Some((_, _, lists)) = COMMANDS.iter().find(|(known, ..)| *known == name) else {
         return usage(&name);
     };
-    if !more.is_empty() && name != "test" {
+    if !more.is_empty() && !["test", PLANTS].contains(&name.as_str()) {
         eprintln!("`cargo x {name}` takes no arguments, got `{}`", more.join(" "));
         return ExitCode::from(2);
     }
-    match step::run_all(&root(), lists, &more) {
+    let outcome = if name == PLANTS {
+        plants::run(&root(), &more)
+    } else {
+        step::run_all(&root(), lists, &more)
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");

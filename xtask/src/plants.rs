@@ -1,0 +1,282 @@
+//! `cargo x plants`: are the memtables' tests worth their time? Each planted bug must fail one.
+//!
+//! A plant is a mistake that is compiled in on demand, `if cfg!(plant = "variant_what")`, so the sources
+//! themselves say which there are. For each the tests of the memtable crate are built with it, into a directory
+//! of their own, and run until one binary fails. A binary that does not end in [`TEST_SECONDS_MAX`] is killed:
+//! a bug that hangs is caught, too. Binaries are started without cargo, so that nothing outlives the kill.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Where plants are, and whose tests must find them.
+const PACKAGE: &str = "memtide-memtable";
+const MARK: &str = "plant = \"";
+const TEST_SECONDS_MAX: u64 = 120;
+/// Failing tests that the table names.
+const NAMED_MAX: usize = 3;
+const WRITE: &str = "--write";
+const REPORT: &str = "docs/design/0003-planted-bugs.md";
+const REPORT_HEADER: &str = "\
+# 0003: every memtable carries mistakes that its tests must find
+
+Status: accepted. The table is written by `cargo x plants --write`.
+
+## Context
+
+A test suite that is green says nothing about what it would notice. Coverage counts lines that ran, not mistakes that
+would have shown.
+
+## Decision
+
+Each variant has a few realistic mistakes of one line in its source, behind `cfg!(plant = \"variant_what\")`, off in
+every build but those of `cargo x plants`. That command builds the memtable crate once with each and fails if all its
+tests pass.
+
+| Plant | Caught by (first failing tests) | Seconds, build included |
+|---|---|---|
+";
+const REPORT_FOOTER: &str = "
+## Alternatives
+
+- Mutation testing by a tool: thousands of builds, most of them of changes that nobody would make, and equivalent ones
+  to be told apart by hand.
+- Nothing: then a weakened test is seen when a bug comes through.
+
+## How we would notice it was wrong
+
+A bug is found in a variant whose plants are all caught: it becomes a failing test first, and a plant like it.
+";
+
+/// What became of one plant.
+struct Outcome {
+    plant: String,
+    /// How the tests found it; `None` if they did not.
+    caught_by: Option<String>,
+    seconds: f64,
+}
+
+/// How a test binary ended.
+enum End {
+    Passed,
+    Failed(ExitStatus),
+    Killed,
+}
+
+/// Runs the command: an optional word that the names of plants must have in them, and `--write`.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
+    let (options, words): (Vec<_>, Vec<_>) =
+        arguments.iter().partition(|argument| argument.starts_with('-'));
+    let filter = words.first().map_or("", |word| word.as_str());
+    let is_written = !options.is_empty();
+    if words.len() > 1 || options.iter().any(|option| *option != WRITE) {
+        return Err(format!("usage: cargo x plants [part of a name | {WRITE}]"));
+    }
+    if is_written && !filter.is_empty() {
+        return Err(format!("{WRITE} needs all plants, not those with `{filter}` alone"));
+    }
+    let plants = planted(root).map_err(|error| format!("could not read the sources: {error}"))?;
+    let wanted: Vec<_> = plants.into_iter().filter(|plant| plant.contains(filter)).collect();
+    if wanted.is_empty() {
+        return Err(format!("no plant has `{filter}` in its name"));
+    }
+    let mut outcomes = Vec::new();
+    for plant in wanted {
+        let outcome = try_plant(root, &plant)?;
+        eprintln!("{}", row(&outcome));
+        outcomes.push(outcome);
+    }
+    if is_written {
+        let rows: String = outcomes.iter().map(|outcome| row(outcome) + "\n").collect();
+        fs::write(root.join(REPORT), format!("{REPORT_HEADER}{rows}{REPORT_FOOTER}"))
+            .map_err(|error| format!("could not write {REPORT}: {error}"))?;
+    }
+    let missed: Vec<_> = outcomes.iter().filter(|outcome| outcome.caught_by.is_none()).collect();
+    if missed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missed.iter().map(|outcome| outcome.plant.as_str()).collect();
+    Err(format!(
+        "{} of {} plants were not caught: {}",
+        names.len(),
+        outcomes.len(),
+        names.join(", ")
+    ))
+}
+
+/// The plants of all crates, by name.
+fn planted(root: &Path) -> io::Result<BTreeSet<String>> {
+    let mut plants = BTreeSet::new();
+    let mut rest: Vec<PathBuf> = Vec::new();
+    for package in fs::read_dir(root.join("crates"))? {
+        rest.push(package?.path().join("src"));
+    }
+    while let Some(dir) = rest.pop() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                rest.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                plants.extend(names(&fs::read_to_string(path)?));
+            }
+        }
+    }
+    Ok(plants)
+}
+
+/// The plants that a source names.
+fn names(source: &str) -> impl Iterator<Item = String> {
+    let behind = source.split(MARK).skip(1);
+    behind.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_string())
+}
+
+/// Builds the tests with one plant and runs them until a binary fails.
+fn try_plant(root: &Path, plant: &str) -> Result<Outcome, String> {
+    let start = Instant::now();
+    let target = target_dir(root);
+    let binaries = build(root, &target, plant)?;
+    let mut caught_by = None;
+    for binary in &binaries {
+        let output = target.join("output.txt");
+        let end = run_tests(root, binary, &output)
+            .map_err(|error| format!("could not run {}: {error}", binary.display()))?;
+        let said = fs::read_to_string(&output).unwrap_or_default();
+        caught_by = verdict(&end, &said);
+        if caught_by.is_some() {
+            break;
+        }
+    }
+    // The next plant shares nothing with this one, because flags of the compiler are part of every name.
+    let removed = fs::remove_dir_all(&target);
+    removed.map_err(|error| format!("could not remove {}: {error}", target.display()))?;
+    Ok(Outcome { plant: plant.to_string(), caught_by, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// A directory for plants alone: their flags would make everything else be built anew.
+fn target_dir(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    root.join(target.unwrap_or_else(|| "target".into())).join("plants")
+}
+
+/// The test binaries, unit tests first.
+fn build(root: &Path, target: &Path, plant: &str) -> Result<Vec<PathBuf>, String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let flags = format!("--cfg plant=\"{plant}\"");
+    let built = Command::new(cargo)
+        .current_dir(root)
+        .args(["test", "--package", PACKAGE, "--lib", "--tests", "--no-run", "--quiet"])
+        .arg("--message-format=json")
+        .env("RUSTFLAGS", &flags)
+        .env("CARGO_TARGET_DIR", target)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("could not start cargo: {error}"))?;
+    let binaries = executables(&String::from_utf8_lossy(&built.stdout));
+    if !built.status.success() || binaries.is_empty() {
+        let repeat = format!("RUSTFLAGS='{flags}' cargo test --package {PACKAGE} --no-run");
+        return Err(format!("{plant} does not build; repeat: {repeat}"));
+    }
+    Ok(binaries)
+}
+
+/// The executables that cargo's messages name, in the order they come; the package's own before others.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    const KEY: &str = "\"executable\":\"";
+    let named = messages.lines().filter_map(|line| {
+        let (path, _) = line.split_once(KEY)?.1.split_once('"')?;
+        Some((!line.contains("\"kind\":[\"lib\"]"), PathBuf::from(path.replace("\\\\", "\\"))))
+    });
+    let mut found: Vec<_> = named.collect();
+    found.sort_by_key(|(is_other, _)| *is_other);
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+fn run_tests(root: &Path, binary: &Path, output: &Path) -> io::Result<End> {
+    let start = Instant::now();
+    let mut tests = Command::new(binary)
+        .current_dir(root.join("crates").join(PACKAGE))
+        // What a plant fails on is no regression to be kept, nor worth a long search for its smallest form.
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+        .env("PROPTEST_MAX_SHRINK_ITERS", "32")
+        .stdout(fs::File::create(output)?)
+        .stderr(Stdio::null())
+        .spawn()?;
+    loop {
+        if let Some(status) = tests.try_wait()? {
+            return Ok(if status.success() { End::Passed } else { End::Failed(status) });
+        }
+        if start.elapsed().as_secs() >= TEST_SECONDS_MAX {
+            tests.kill()?;
+            tests.wait()?;
+            return Ok(End::Killed);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// How a binary that ended like this and said that caught the plant, if it did.
+fn verdict(end: &End, said: &str) -> Option<String> {
+    let failed: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let how = match end {
+        End::Passed => return None,
+        End::Failed(_) if !failed.is_empty() => return Some(some_of(&failed)),
+        End::Failed(status) => status.to_string(),
+        End::Killed => format!("does not end in {TEST_SECONDS_MAX} s"),
+    };
+    Some(if failed.is_empty() { how } else { format!("{}; {how}", some_of(&failed)) })
+}
+
+fn some_of(names: &[String]) -> String {
+    let named = names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn row(outcome: &Outcome) -> String {
+    let caught_by = outcome.caught_by.as_deref().unwrap_or("**nothing**");
+    format!("| `{}` | {caught_by} | {:.0} |", outcome.plant, outcome.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_names_its_plants() {
+        let source = "if cfg!(plant = \"a_b\") { 1 } else if !cfg!(plant = \"c\") { 2 }";
+        assert_eq!(names(source).collect::<Vec<_>>(), ["a_b", "c"]);
+        assert_eq!(names("cfg(plant, values(any()))").count(), 0);
+    }
+
+    #[test]
+    fn unit_tests_run_first() {
+        let messages = "\
+            {\"kind\":[\"test\"],\"executable\":\"/t/it-1\"}\n\
+            {\"kind\":[\"lib\"],\"executable\":null}\n\
+            {\"kind\":[\"lib\"],\"executable\":\"/t/memtable-2\",\"fresh\":false}\n";
+        let want = ["/t/memtable-2", "/t/it-1"].map(PathBuf::from);
+        assert_eq!(executables(messages), want);
+    }
+
+    #[test]
+    fn a_plant_is_caught_by_what_failed_or_did_not_end() {
+        let said = "test a ... ok\ntest b ... FAILED\ntest c ... FAILED\n\nfailures:\n    b\n";
+        assert_eq!(verdict(&End::Passed, ""), None);
+        let hung = verdict(&End::Killed, "test a ... ok\n").expect("caught");
+        assert_eq!(hung, "does not end in 120 s");
+        let both = verdict(&End::Killed, said).expect("caught");
+        assert_eq!(both, "`b`, `c`; does not end in 120 s");
+        let names = ["a", "b", "c", "d", "e"].map(str::to_string);
+        assert_eq!(some_of(&names), "a, b, c and 2 more");
+    }
+}
