@@ -19,6 +19,17 @@ pub use std::sync::{Arc, OnceLock, Weak};
 pub use twin::atomic;
 pub use twin::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
+/// What a writer does before it looks at a held lock bit again: short holds are spun through, then the
+/// holder gets the processor.
+#[inline]
+pub fn relax(round: u32) {
+    if round < 16 {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}
+
 /// A mutual exclusion lock that a panic does not poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(twin::Mutex<T>);

@@ -152,6 +152,10 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Takes from the slab what the index wants to have at hand, out of the `bytes` that `index_bytes_max` said for
+    /// it. Called once for a reservation, before its first insert.
+    fn provide(&self, _arena: &Arena, _slab: &mut Slab<'_>, _bytes: u64) {}
+
     /// Writes the record into the slab and links it. Cannot fail.
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted;
 

@@ -6,21 +6,37 @@
 //! - A full block that takes one more slot gives its upper half to a new block behind it. The last block of
 //!   a level that is appended to moves nothing: the new slot alone goes into the new block. So every block
 //!   but the last of its level is at least half full, and rising keys fill all blocks.
-//! - A key never moves but to the right, and blocks are never freed: a block and an index name a key for as
-//!   long as that slot holds the ref it held before.
+//! - A key never moves but to the right, and blocks are never freed. So whoever was led to a leaf that its key
+//!   has left since, or never was in, finds it by going right (Lehman, Yao, 1981): a leaf that the levels
+//!   above do not know yet costs a step and loses nothing.
+//!
+//! # Who waits for whom
+//! Writers of one leaf wait for each other; a leaf is locked for one insert. Readers lock nothing and wait for
+//! nobody: they read optimistically (Leis et al., 2016), and where slots moved [`TRIES`] times under them, or
+//! a writer stopped in the midst of a move, they go through the leaf's records from left to right instead,
+//! which needs no progress of the writer. Why that misses nothing is said in [`block`]. A step beyond a leaf
+//! compares keys again, so that nothing shows twice.
 //!
 //! The bytes of a block are [`block`]'s.
 
 mod block;
 
-use memtide_base::sync::atomic::{AtomicU32, Ordering};
-use memtide_base::{SeqNo, key};
+use std::cmp::Ordering as Order;
 
-pub(crate) use block::{Block, Level, RECORD};
+use memtide_base::sync::Mutex;
+use memtide_base::sync::atomic::{AtomicU32, Ordering};
+use memtide_base::SeqNo;
+
+pub(crate) use block::{Block, Level, RECORD, State};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::chain;
 use crate::contract::{Inserted, LookupKey, NewEntry, Pos, Seek, Walk};
+
+/// How often a reader tries a leaf whose slots move under it.
+pub(crate) const TRIES: u32 = 4;
+/// No leaf ever has this version: the position was found without one.
+const NO_VERSION: u64 = u64::MAX;
 
 /// A leaf: each slot is a user key with the chain of its versions.
 pub(crate) type Leaf<'a, const SLOTS: u32> = Block<'a, SLOTS, 1>;
@@ -30,6 +46,8 @@ pub(crate) type Leaf<'a, const SLOTS: u32> = Block<'a, SLOTS, 1>;
 pub(crate) struct Leaves<const SLOTS: u32> {
     first: AtomicU32,
     last: AtomicU32,
+    /// Held to make the first leaf.
+    beginning: Mutex<()>,
     level: Level<SLOTS>,
 }
 
@@ -49,39 +67,88 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         &self.level
     }
 
-    /// Writes and links a record whose key belongs into `leaf`, which is `None` only while there is none.
-    /// Also returns the leaf that had to be added, made with `front` words before it.
+    /// Writes and links a record. Its key belongs into `leaf` or behind it; `leaf` is `None` only while there
+    /// is none. Also returns the leaf that had to be added, which `carve` made locked and empty.
     pub(crate) fn insert<'a>(
         &self,
         arena: &'a Arena,
         slab: &mut Slab<'_>,
         entry: &NewEntry<'_>,
         leaf: Option<Leaf<'a, SLOTS>>,
-        front: u32,
+        carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
     ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
         let Some(leaf) = leaf else {
-            let record = slab.record(1, entry);
-            let first = Leaf::carve(arena, slab, front, front);
-            first.begin(&self.level, &[(entry.head, &[record])]);
-            self.last.store(first.place().word(), Ordering::Release);
-            self.first.store(first.place().word(), Ordering::Release);
-            return (Inserted::NewKey, Some(first));
+            let _beginning = self.beginning.lock();
+            // Another writer may have been first.
+            let leaf = self.first(arena);
+            return match leaf {
+                Some(leaf) => self.insert_behind(arena, slab, entry, leaf, carve),
+                None => (Inserted::NewKey, Some(self.begin(slab, entry, carve))),
+            };
         };
-        match leaf.locate(&entry.lookup(), 0) {
+        self.insert_behind(arena, slab, entry, leaf, carve)
+    }
+
+    fn begin<'a>(
+        &self,
+        slab: &mut Slab<'_>,
+        entry: &NewEntry<'_>,
+        carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
+    ) -> Leaf<'a, SLOTS> {
+        let record = slab.record(1, entry);
+        let first = carve(slab);
+        first.begin(&self.level, &[(entry.head, &[record])]);
+        first.unlock();
+        self.last.store(first.place().word(), Ordering::Release);
+        self.first.store(first.place().word(), Ordering::Release);
+        first
+    }
+
+    fn insert_behind<'a>(
+        &self,
+        arena: &'a Arena,
+        slab: &mut Slab<'_>,
+        entry: &NewEntry<'_>,
+        leaf: Leaf<'a, SLOTS>,
+        carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
+    ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
+        let (leaf, found) = lock_home(leaf, &entry.lookup());
+        let done = match found {
             Ok(index) => (insert_version(arena, slab, entry, &leaf.lane(RECORD)[index]), None),
             Err(index) => {
                 let record = slab.record(1, entry);
-                let carve = || Leaf::carve(arena, slab, front, front);
-                let added = leaf.add(&self.level, index, entry.head, &[record], carve);
-                if let Some(last) = added.filter(|added| added.next().is_none()) {
-                    self.last.store(last.place().word(), Ordering::Release);
+                let added = leaf.add(&self.level, index, entry.head, &[record], || carve(slab));
+                if let Some(added) = added {
+                    if added.next().is_none() {
+                        self.last.store(added.place().word(), Ordering::Release);
+                    }
+                    added.unlock();
                 }
                 (Inserted::NewKey, added)
+            }
+        };
+        leaf.unlock();
+        done
+    }
+
+    /// The newest version of `k` below `below`; `k` belongs into `leaf` or behind it.
+    #[inline]
+    pub(crate) fn get<'a>(
+        arena: &'a Arena,
+        mut leaf: Leaf<'a, SLOTS>,
+        k: &LookupKey<'_>,
+        below: SeqNo,
+    ) -> Option<Ref> {
+        loop {
+            match search(arena, leaf, k) {
+                Search::Found(newest) => return chain::newest_below(arena, Some(newest), below),
+                Search::Absent => return None,
+                Search::Behind(next) => leaf = next,
             }
         }
     }
 
-    /// Places `pos`; `find` names the leaf where a key belongs. See
+    /// Places `pos`; `find` names the leaf where a key belongs, or one before it. See
     /// [`MemIndex::seek`](crate::contract::MemIndex::seek).
     pub(crate) fn seek<'a>(
         &self,
@@ -98,44 +165,32 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
             Seek::Ge(k) | Seek::Le(k) => find(k),
         };
         let Some(leaf) = leaf else { return };
+        let read = Read { arena, below };
         match to {
-            Seek::First => forward(arena, pos, below, leaf, 0),
-            Seek::Last => backward(arena, pos, below, leaf, leaf.count()),
-            Seek::Ge(k) => {
-                let from = leaf.locate(&k, 0).unwrap_or_else(|vacant| vacant);
-                forward(arena, pos, below, leaf, from)
-            }
-            Seek::Le(k) => {
-                let end = leaf.locate(&k, 0).map_or_else(|vacant| vacant, |found| found + 1);
-                backward(arena, pos, below, leaf, end)
-            }
+            Seek::First => read.forward(pos, leaf, Edge::None, None),
+            Seek::Last => read.backward(pos, leaf, Edge::None, None),
+            Seek::Ge(k) => read.forward(pos, leaf, Edge::At(k), None),
+            Seek::Le(k) => read.backward(pos, leaf, Edge::At(k), None),
         };
     }
 
-    /// Moves `pos`; `find` as in [`Leaves::seek`]. See
-    /// [`MemIndex::walk`](crate::contract::MemIndex::walk).
-    pub(crate) fn walk<'a>(
-        &self,
-        arena: &'a Arena,
-        pos: &mut Pos,
-        below: SeqNo,
-        step: Walk,
-        find: impl FnOnce(&LookupKey<'_>) -> Option<Leaf<'a, SLOTS>>,
-    ) -> bool {
+    /// Moves `pos`. See [`MemIndex::walk`](crate::contract::MemIndex::walk).
+    pub(crate) fn walk(arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
         let Some(at) = pos.at else { return false };
         if step == Walk::Older {
             let older = chain::older(arena, at);
             pos.at = older.or(pos.at);
             return older.is_some();
         }
-        let (leaf, index) = standing(arena, pos).unwrap_or_else(|| {
-            let k = LookupKey::new(arena.key(at), 0);
-            let leaf = find(&k).expect("the cursor's key has a leaf");
-            (leaf, leaf.locate(&k, 0).expect("a key never leaves the index"))
-        });
+        let [leaf, index, version] = pos.words;
+        let leaf = Ref::from_word(u32::try_from(leaf).expect("a leaf's word"));
+        let leaf = Leaf::<SLOTS>::at(arena, leaf.expect("the cursor stands in a leaf"));
+        let index = usize::try_from(index).expect("a slot's index");
+        let own = Edge::Beside(at);
+        let read = Read { arena, below };
         match step {
-            Walk::Next => forward(arena, pos, below, leaf, index + 1),
-            Walk::Prev | Walk::Older => backward(arena, pos, below, leaf, index),
+            Walk::Next => read.forward(pos, leaf, own, Some((version, index + 1))),
+            Walk::Prev | Walk::Older => read.backward(pos, leaf, own, Some((version, index))),
         }
     }
 
@@ -149,7 +204,7 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
             if before.is_some_and(|before| before >= own) {
                 return Err(format!("key {own:?} is out of order"));
             }
-            if leaf.heads()[index].load(Ordering::Relaxed) != key::head(own) {
+            if leaf.heads()[index].load(Ordering::Relaxed) != arena.head(record) {
                 return Err(format!("the head of {own:?} is another key's"));
             }
             before = Some(own);
@@ -160,6 +215,27 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
             return Err("the last leaf is not the last".to_owned());
         }
         Ok(records)
+    }
+}
+
+/// Locks the leaf where `k` belongs, which is `leaf` or behind it, and says which slot `k` has there or
+/// would take.
+fn lock_home<'a, const SLOTS: u32>(
+    mut leaf: Leaf<'a, SLOTS>,
+    k: &LookupKey<'_>,
+) -> (Leaf<'a, SLOTS>, Result<usize, usize>) {
+    loop {
+        leaf.lock();
+        let count = leaf.count();
+        let found = leaf.locate(k, 0..count).map(|(index, _)| index);
+        // Only what is above all slots may belong behind.
+        match (found == Err(count)).then(|| leaf.next_for(k)).flatten() {
+            None => return (leaf, found),
+            Some(next) => {
+                leaf.unlock();
+                leaf = next;
+            }
+        }
     }
 }
 
@@ -177,71 +253,273 @@ fn insert_version(
     Inserted::NewVersion
 }
 
-/// The slot `pos` was placed on, unless an insert has changed it since.
-#[inline]
-fn standing<'a, const SLOTS: u32>(arena: &'a Arena, pos: &Pos) -> Option<(Leaf<'a, SLOTS>, usize)> {
-    let leaf = Ref::from_word(u32::try_from(pos.words[0]).ok()?)?;
-    let leaf = Leaf::<SLOTS>::at(arena, leaf);
-    let index = usize::try_from(pos.words[1]).ok()?;
-    let is_same =
-        index < leaf.count() && u64::from(leaf.slot(RECORD, index).word()) == pos.words[2];
-    is_same.then_some((leaf, index))
+/// What a search for a key in one leaf found.
+enum Search<'a, const SLOTS: u32> {
+    /// The newest version.
+    Found(Ref),
+    Absent,
+    /// The key belongs into this leaf or behind it.
+    Behind(Leaf<'a, SLOTS>),
 }
 
+#[inline]
+fn search<'a, const SLOTS: u32>(
+    arena: &'a Arena,
+    leaf: Leaf<'a, SLOTS>,
+    k: &LookupKey<'_>,
+) -> Search<'a, SLOTS> {
+    for _ in 0..TRIES {
+        let state = leaf.state();
+        match leaf.locate(k, 0..state.count()) {
+            Ok((_, newest)) => return Search::Found(newest),
+            Err(vacant) if leaf.is_still(state) => {
+                let next = (vacant == state.count()).then(|| leaf.next_for(k)).flatten();
+                return next.map_or(Search::Absent, Search::Behind);
+            }
+            Err(_) => std::hint::spin_loop(),
+        }
+    }
+    match each_ref(leaf).find(|(_, newest)| arena.key(*newest) == k.key) {
+        Some((_, newest)) => Search::Found(newest),
+        None => leaf.next_for(k).map_or(Search::Absent, Search::Behind),
+    }
+}
+
+/// The refs of a leaf from left to right with their slots, while writers change it: each key that was there
+/// before is among them, some perhaps twice, and smaller ones may follow larger ones that stood before.
+fn each_ref<const SLOTS: u32>(leaf: Leaf<'_, SLOTS>) -> impl Iterator<Item = (usize, Ref)> {
+    (0..SLOTS as usize)
+        .take_while(move |&index| index < leaf.count())
+        .map(move |index| (index, leaf.slot(RECORD, index)))
+}
+
+/// From which key on a cursor looks, not where that key is.
+#[derive(Clone, Copy)]
+enum Edge<'k> {
+    /// Everything counts.
+    None,
+    /// The key itself counts.
+    At(LookupKey<'k>),
+    /// Only what lies beside this record's key counts.
+    Beside(Ref),
+}
+
+impl<'k> Edge<'k> {
+    fn key<'a: 'k>(&self, arena: &'a Arena) -> Option<LookupKey<'k>> {
+        match *self {
+            Self::None => None,
+            Self::At(k) => Some(k),
+            Self::Beside(at) => {
+                Some(LookupKey { key: arena.key(at), hash: 0, head: arena.head(at) })
+            }
+        }
+    }
+}
+
+/// A version of a leaf and a slot that is the edge's in it.
+type Hint = Option<(u64, usize)>;
+
+/// One step of a reader.
+#[derive(Clone, Copy)]
+struct Read<'a> {
+    arena: &'a Arena,
+    below: SeqNo,
+}
+
+impl<'a> Read<'a> {
+    /// Puts `pos` on the first key with a visible version from the edge on, in `leaf` or behind it.
+    fn forward<const SLOTS: u32>(
+        self,
+        pos: &mut Pos,
+        mut leaf: Leaf<'a, SLOTS>,
+        edge: Edge<'_>,
+        mut hint: Hint,
+    ) -> bool {
+        loop {
+            if self.first_in(pos, leaf, &edge, hint) {
+                return true;
+            }
+            let Some(next) = leaf.next() else {
+                pos.at = None;
+                return false;
+            };
+            (leaf, hint) = (next, None);
+        }
+    }
+
+    fn first_in<const SLOTS: u32>(
+        self,
+        pos: &mut Pos,
+        leaf: Leaf<'a, SLOTS>,
+        edge: &Edge<'_>,
+        hint: Hint,
+    ) -> bool {
+        for _ in 0..TRIES {
+            let state = leaf.state();
+            let from = hinted(hint, state)
+                .unwrap_or_else(|| self.cut(leaf, state, edge, Walk::Next).unwrap_or(0));
+            let found = (from..state.count()).find_map(|index| self.visible(leaf, index));
+            if leaf.is_still(state) {
+                return settle(pos, leaf, state.version(), found);
+            }
+            std::hint::spin_loop();
+        }
+        let found = each_ref(leaf).find_map(|(index, newest)| {
+            let counts = self.admits(edge, newest, Order::Greater);
+            let at = chain::newest_below(self.arena, Some(newest).filter(|_| counts), self.below)?;
+            Some((index, at))
+        });
+        settle(pos, leaf, NO_VERSION, found)
+    }
+
+    /// Puts `pos` on the last key with a visible version up to the edge. It belongs into `leaf`, behind it,
+    /// or, if none is visible there, before it.
+    fn backward<const SLOTS: u32>(
+        self,
+        pos: &mut Pos,
+        mut leaf: Leaf<'a, SLOTS>,
+        mut edge: Edge<'_>,
+        mut hint: Hint,
+    ) -> bool {
+        loop {
+            leaf = match self.last_in(pos, leaf, &edge, hint) {
+                Last::Settled => return true,
+                Last::Behind(next) => next,
+                Last::Before => {
+                    let Some(prev) = leaf.prev() else {
+                        pos.at = None;
+                        return false;
+                    };
+                    // The leaf before may have been divided since it was linked here: all that is below
+                    // this leaf counts, in whichever leaf it is.
+                    edge = Edge::Beside(leaf.slot(RECORD, 0));
+                    prev
+                }
+            };
+            hint = None;
+        }
+    }
+
+    fn last_in<const SLOTS: u32>(
+        self,
+        pos: &mut Pos,
+        leaf: Leaf<'a, SLOTS>,
+        edge: &Edge<'_>,
+        hint: Hint,
+    ) -> Last<'a, SLOTS> {
+        for _ in 0..TRIES {
+            let state = leaf.state();
+            let end = hinted(hint, state).unwrap_or_else(|| {
+                self.cut(leaf, state, edge, Walk::Prev).unwrap_or(state.count())
+            });
+            let behind = (end == state.count()).then(|| self.behind(leaf, edge)).flatten();
+            let found = (0..end).rev().find_map(|index| self.visible(leaf, index));
+            if leaf.is_still(state) {
+                return Last::of(behind, settle(pos, leaf, state.version(), found));
+            }
+            std::hint::spin_loop();
+        }
+        let mut found: Option<(usize, Ref)> = None;
+        for (index, newest) in each_ref(leaf) {
+            let key = self.arena.key(newest);
+            let is_last = found.is_none_or(|(_, at)| self.arena.key(at) < key);
+            if is_last && self.admits(edge, newest, Order::Less) {
+                let at = chain::newest_below(self.arena, Some(newest), self.below);
+                found = at.map(|at| (index, at)).or(found);
+            }
+        }
+        let behind = self.behind(leaf, edge);
+        Last::of(behind, settle(pos, leaf, NO_VERSION, found))
+    }
+
+    /// The leaf behind this one if some of its keys may lie before the edge.
+    fn behind<const SLOTS: u32>(
+        self,
+        leaf: Leaf<'a, SLOTS>,
+        edge: &Edge<'_>,
+    ) -> Option<Leaf<'a, SLOTS>> {
+        let next = leaf.next()?;
+        let counts = edge.key(self.arena).is_none_or(|k| match next.cmp_low(&k) {
+            Order::Less => true,
+            Order::Equal => matches!(edge, Edge::At(_)),
+            Order::Greater => false,
+        });
+        counts.then_some(next)
+    }
+
+    /// The number of slots before the edge as a step in this direction sees it, if there is one.
+    fn cut<const SLOTS: u32>(
+        self,
+        leaf: Leaf<'a, SLOTS>,
+        state: State,
+        edge: &Edge<'_>,
+        step: Walk,
+    ) -> Option<usize> {
+        let k = edge.key(self.arena)?;
+        let is_own_before = (step == Walk::Next) == matches!(edge, Edge::Beside(_));
+        Some(match leaf.locate(&k, 0..state.count()) {
+            Ok((own, _)) => own + usize::from(is_own_before),
+            Err(vacant) => vacant,
+        })
+    }
+
+    /// Whether a record's key counts, for a step towards keys that compare with the edge as `ahead`.
+    fn admits(self, edge: &Edge<'_>, record: Ref, ahead: Order) -> bool {
+        edge.key(self.arena).is_none_or(|k| match self.arena.key(record).cmp(k.key) {
+            Order::Equal => matches!(edge, Edge::At(_)),
+            order => order == ahead,
+        })
+    }
+
+    #[inline]
+    fn visible<const SLOTS: u32>(
+        self,
+        leaf: Leaf<'a, SLOTS>,
+        index: usize,
+    ) -> Option<(usize, Ref)> {
+        let newest = leaf.slot(RECORD, index);
+        Some((index, chain::newest_below(self.arena, Some(newest), self.below)?))
+    }
+}
+
+/// What a look for the last key before an edge found in one leaf.
+enum Last<'a, const SLOTS: u32> {
+    Settled,
+    /// There are larger keys before the edge behind the leaf.
+    Behind(Leaf<'a, SLOTS>),
+    /// Nothing here is visible; what is lies before the leaf.
+    Before,
+}
+
+impl<'a, const SLOTS: u32> Last<'a, SLOTS> {
+    fn of(behind: Option<Leaf<'a, SLOTS>>, is_settled: bool) -> Self {
+        match behind {
+            Some(next) => Self::Behind(next),
+            None if is_settled => Self::Settled,
+            None => Self::Before,
+        }
+    }
+}
+
+/// The hinted slot if no slot of the leaf has moved since.
+#[inline]
+fn hinted(hint: Hint, state: State) -> Option<usize> {
+    hint.filter(|hint| hint.0 == state.version()).map(|hint| hint.1)
+}
+
+/// Puts `pos` on what was found in a slot of `leaf` at this version.
 #[inline]
 fn settle<const SLOTS: u32>(
-    arena: &Arena,
     pos: &mut Pos,
-    below: SeqNo,
     leaf: Leaf<'_, SLOTS>,
-    index: usize,
+    version: u64,
+    found: Option<(usize, Ref)>,
 ) -> bool {
-    let newest = leaf.slot(RECORD, index);
-    pos.at = chain::newest_below(arena, Some(newest), below);
-    if pos.at.is_some() {
-        pos.words = [u64::from(leaf.place().word()), index as u64, u64::from(newest.word())];
+    if let Some((index, at)) = found {
+        pos.at = Some(at);
+        pos.words = [u64::from(leaf.place().word()), index as u64, version];
     }
-    pos.at.is_some()
-}
-
-/// Puts `pos` on the first visible version in slot `from` of `leaf` or behind it.
-fn forward<'a, const SLOTS: u32>(
-    arena: &'a Arena,
-    pos: &mut Pos,
-    below: SeqNo,
-    mut leaf: Leaf<'a, SLOTS>,
-    mut from: usize,
-) -> bool {
-    loop {
-        if (from..leaf.count()).any(|index| settle(arena, pos, below, leaf, index)) {
-            return true;
-        }
-        let Some(next) = leaf.next() else {
-            pos.at = None;
-            return false;
-        };
-        (leaf, from) = (next, 0);
-    }
-}
-
-/// Puts `pos` on the last key before slot `end` of `leaf` that has a visible version.
-fn backward<'a, const SLOTS: u32>(
-    arena: &'a Arena,
-    pos: &mut Pos,
-    below: SeqNo,
-    mut leaf: Leaf<'a, SLOTS>,
-    mut end: usize,
-) -> bool {
-    loop {
-        if (0..end).rev().any(|index| settle(arena, pos, below, leaf, index)) {
-            return true;
-        }
-        let Some(prev) = leaf.prev() else {
-            pos.at = None;
-            return false;
-        };
-        (leaf, end) = (prev, prev.count());
-    }
+    found.is_some()
 }
 
 #[cfg(test)]

@@ -210,9 +210,11 @@ impl Memtable {
     /// [`Full`]; nothing has changed.
     pub fn reserve(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
         let mut charge = self.planner.lock();
-        let in_flight = self.counters.entries_in_flight.load(Ordering::Relaxed);
+        // Acquire pairs with the Release where a reservation ends: what is no longer in flight is in the index.
+        let in_flight = self.counters.entries_in_flight.load(Ordering::Acquire);
         let batch = BatchShape { in_flight, ..*shape };
-        let bytes = slab_bytes(&*self.index, &self.arena, &batch);
+        let index_bytes = self.index.index_bytes_max(&self.arena, &batch);
+        let bytes = slab_bytes(shape, index_bytes);
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
         let range_deletes_in_flight = &self.counters.range_deletes_in_flight;
         let tombstones =
@@ -227,7 +229,8 @@ impl Memtable {
         self.counters.entries_in_flight.fetch_add(shape.entries, Ordering::Relaxed);
         range_deletes_in_flight.fetch_add(more, Ordering::Relaxed);
         let only = (!self.index.inserts_concurrently()).then_some(charge);
-        Ok(Reservation { table: self, shape: *shape, tally: Tally::new(), slab, _only: only })
+        let (table, shape, tally) = (self, *shape, Tally::new());
+        Ok(Reservation { table, shape, index_bytes, tally, slab, _only: only })
     }
 
     /// What a sorted view of everything, the batch included, takes of the limit: it is built when a reader
@@ -243,7 +246,7 @@ impl Memtable {
     #[must_use]
     pub fn bytes_needed(&self, shape: &BatchShape) -> u64 {
         let index = variants::create(&self.options, &self.meter);
-        let bytes = slab_bytes(&*index, &Arena::new(0), shape);
+        let bytes = slab_bytes(shape, index.index_bytes_max(&Arena::new(0), shape));
         let view = index.view_bytes_max(shape.entries);
         fixed_bytes(&*index) + Arena::limit_for(bytes) + view
     }
@@ -421,6 +424,8 @@ impl fmt::Debug for Memtable {
 pub struct Reservation<'m> {
     table: &'m Memtable,
     shape: BatchShape,
+    /// What the index may take before the first insert; 0 once it did.
+    index_bytes: u64,
     tally: Tally,
     slab: Slab<'m>,
     /// Keeps others out where the index takes one writer; dropped last.
@@ -476,6 +481,10 @@ impl Reservation<'_> {
         let entry = NewEntry::new(key, hash, seq, kind, value);
         let inserted = {
             let _gate = table.gate.writer();
+            let index_bytes = std::mem::take(&mut self.index_bytes);
+            if index_bytes > 0 {
+                table.index.provide(&table.arena, &mut self.slab, index_bytes);
+            }
             table.index.insert(&table.arena, &mut self.slab, &entry)
         };
         if inserted != Inserted::Duplicate {
@@ -512,14 +521,14 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let counters = &self.table.counters;
         self.table.count(&self.tally);
-        counters.entries_in_flight.fetch_sub(self.shape.entries, Ordering::Relaxed);
+        counters.entries_in_flight.fetch_sub(self.shape.entries, Ordering::Release);
         counters.range_deletes_in_flight.fetch_sub(self.shape.range_deletes, Ordering::Relaxed);
     }
 }
 
 /// What a batch of this shape can take from the arena.
-fn slab_bytes(index: &dyn MemIndex, arena: &Arena, shape: &BatchShape) -> u64 {
-    shape.record_bytes + index.index_bytes_max(arena, shape) + SLAB_PADDING
+fn slab_bytes(shape: &BatchShape, index_bytes: u64) -> u64 {
+    shape.record_bytes + index_bytes + SLAB_PADDING
 }
 
 /// Bytes of an empty table beside its arena.

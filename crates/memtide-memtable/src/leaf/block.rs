@@ -1,38 +1,91 @@
-//! One sorted block and the counts of a level of them.
+//! One sorted block, which readers search while a writer changes it, and the counts of a level of them.
 //!
 //! ```text
 //! words         field
 //! -t..0         front words of the variant (a tower), none in most blocks
-//! 0             count    slots in use
-//! 1             prev     block before this one on its level, 0 = none
-//! 2             next     block behind this one on its level, 0 = none
-//! 3             tag      the variant's own: level of a block, height of a tower
-//! 4             heads    SLOTS u64, rising: first eight bytes of each slot's key
+//! 0             state    u64, see below
+//! 2             heads    SLOTS u64, rising: the heads of the slots' keys
+//! 2 + 2*SLOTS   prev     block before this one on its level, 0 = none
+//! 3 + 2*SLOTS   next     block behind this one on its level, 0 = none
 //! 4 + 2*SLOTS   refs     SLOTS words: a record of the key; in a leaf the newest version, head of its chain
 //! 4 + 3*SLOTS   more lanes of SLOTS words each, in fence blocks: the child
+//!
+//! state bits    field
+//! 0             locked   by a writer; concerns writers only
+//! 1..8          count    slots in use
+//! 8..16         tag      the variant's own: level of a block, height of a tower
+//! 16..64        version  odd while slots move
 //! ```
 //!
 //! The eight-byte heads are searched without touching a record; equal heads are told apart by their
-//! records' keys. Slots are shifted in place, so readers rely on the memtable's gate. Which block a slot
-//! belongs into is the caller's to know.
+//! records' keys. Which block a slot belongs into is the caller's to know.
+//!
+//! # Readers beside a writer
+//! Optimistic reading (a seqlock: Lameter, 2005; Boehm, 2012): what was read holds if the version is even and
+//! still the same afterwards ([`Block::is_still`]). Appending a slot and exchanging a ref leave the version
+//! alone, for the state before and the state after are both right for whoever reads beside it.
+//!
+//! Without that check a reader that goes through the refs **from left to right**, asking for the count before
+//! each, misses no key that was there before and needs no progress of the writer (Hwang et al., FAST and
+//! FAIR, 2018), because
+//! - refs move to the right only, each is written to its new place before its old one is overwritten, and the
+//!   count covers the last one's new place before that;
+//! - the upper half that leaves a full block is linked behind it before the count drops, and nobody but this
+//!   writer can change it until then: it is locked from birth.
+//!
+//! So a slot below a count holds a ref of its key that was current when the count was read, or later.
+//! The first slot's key of a block that has one before it never changes.
 
 use std::cmp::Ordering as Order;
+use std::ops::Range;
 
-use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use memtide_base::sync::relax;
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::contract::LookupKey;
 
-const COUNT: usize = 0;
-const PREV: usize = 1;
-const NEXT: usize = 2;
-const TAG: usize = 3;
-const HEADER_WORDS: u32 = 4;
+const PREV: usize = 0;
+const NEXT: usize = 1;
+/// Words before and behind the heads that every block has.
+const STATE_WORDS: u32 = 2;
+const LINK_WORDS: u32 = 2;
 /// Blocks are 8-aligned behind records that are 4-aligned.
 const PADDING_MAX: u64 = 4;
 
 /// The lane that holds a record of each slot's key.
 pub(crate) const RECORD: u32 = 0;
+
+/// What a block's first word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+impl State {
+    const LOCKED: u64 = 1;
+    const SLOT: u64 = 1 << 1;
+    const COUNT_MASK: u64 = 0x7F;
+    const TAG_SHIFT: u32 = 8;
+    const TAG_MASK: u64 = 0xFF;
+    const VERSION_SHIFT: u32 = 16;
+    const VERSION: u64 = 1 << Self::VERSION_SHIFT;
+
+    /// Slots in use.
+    #[inline]
+    pub(crate) fn count(self) -> usize {
+        (self.0 / Self::SLOT & Self::COUNT_MASK) as usize
+    }
+
+    /// Counts the moves of slots twice.
+    #[inline]
+    pub(crate) fn version(self) -> u64 {
+        self.0 >> Self::VERSION_SHIFT
+    }
+
+    #[inline]
+    pub(crate) fn is_moving(self) -> bool {
+        self.0 & Self::VERSION != 0
+    }
+}
 
 /// One sorted block.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +97,8 @@ pub(crate) struct Block<'a, const SLOTS: u32, const LANES: u32> {
 impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     const BYTES: u32 = {
         assert!(SLOTS.is_multiple_of(2), "a block is a whole number of 64-bit words");
-        4 * (HEADER_WORDS + SLOTS * (2 + LANES))
+        assert!(SLOTS as u64 <= State::COUNT_MASK, "a state's count reaches so far");
+        4 * (STATE_WORDS + LINK_WORDS + SLOTS * (2 + LANES))
     };
 
     /// Most bytes that carving one block takes from a slab.
@@ -58,12 +112,13 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         Self { arena, at }
     }
 
-    /// A new empty block with `front` words before it.
+    /// A new empty block with `front` words before it, locked.
     pub(crate) fn carve(arena: &'a Arena, slab: &mut Slab<'_>, front: u32, tag: u32) -> Self {
         let front = front.next_multiple_of(2);
         let start = slab.words8(front / 2 + Self::BYTES / 8);
         let block = Self { arena, at: behind(start, front) };
-        block.header()[TAG].store(tag, Ordering::Relaxed);
+        let state = u64::from(tag) << State::TAG_SHIFT | State::LOCKED;
+        block.state_word().store(state, Ordering::Relaxed);
         block
     }
 
@@ -74,57 +129,88 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 
     #[inline]
-    fn header(self) -> &'a [AtomicU32] {
-        self.arena.words(self.at, HEADER_WORDS)
+    fn state_word(self) -> &'a AtomicU64 {
+        &self.arena.words8(self.at, 1)[0]
+    }
+
+    /// State and heads, those of unused slots included.
+    #[inline]
+    fn state_and_heads(self) -> (&'a AtomicU64, &'a [AtomicU64]) {
+        let words = self.arena.words8(self.at, 1 + SLOTS);
+        words.split_first().expect("there is one word at least")
     }
 
     /// The heads, those of unused slots included.
     #[inline]
     pub(super) fn heads(self) -> &'a [AtomicU64] {
-        self.arena.words8(behind(self.at, HEADER_WORDS), SLOTS)
+        self.state_and_heads().1
+    }
+
+    #[inline]
+    fn links(self) -> &'a [AtomicU32] {
+        self.arena.words(behind(self.at, STATE_WORDS + 2 * SLOTS), LINK_WORDS)
     }
 
     /// The words of a lane, those of unused slots included.
     #[inline]
     pub(super) fn lane(self, lane: u32) -> &'a [AtomicU32] {
-        self.arena.words(behind(self.at, HEADER_WORDS + (2 + lane) * SLOTS), SLOTS)
+        let before = STATE_WORDS + LINK_WORDS + (2 + lane) * SLOTS;
+        self.arena.words(behind(self.at, before), SLOTS)
+    }
+
+    /// How the block stands. What its count covers is there.
+    #[inline]
+    pub(crate) fn state(self) -> State {
+        // Acquire pairs with the Release of every store to the state.
+        State(self.state_word().load(Ordering::Acquire))
+    }
+
+    /// Whether everything read since `state` was loaded was read from slots that did not move.
+    #[inline]
+    pub(crate) fn is_still(self, state: State) -> bool {
+        // Pairs with the fence in `begin_move`: who read a moved word sees the odd version here.
+        fence(Ordering::Acquire);
+        let now = State(self.state_word().load(Ordering::Relaxed));
+        !state.is_moving() && now.version() == state.version()
     }
 
     /// Slots in use.
     #[inline]
     pub(crate) fn count(self) -> usize {
-        self.header()[COUNT].load(Ordering::Acquire) as usize
+        self.state().count()
     }
 
-    fn is_full(self) -> bool {
-        self.count() == SLOTS as usize
-    }
-
-    /// The variant's own word.
+    /// The variant's own number.
     #[inline]
     pub(crate) fn tag(self) -> u32 {
-        self.header()[TAG].load(Ordering::Relaxed)
+        let bits = self.state_word().load(Ordering::Relaxed) >> State::TAG_SHIFT & State::TAG_MASK;
+        u32::try_from(bits).expect("eight bits")
     }
 
-    /// The block before this one.
+    /// The block before this one; while a block is put between the two, the one before both.
     #[inline]
     pub(crate) fn prev(self) -> Option<Self> {
-        let at = Ref::from_word(self.header()[PREV].load(Ordering::Acquire))?;
+        let at = Ref::from_word(self.links()[PREV].load(Ordering::Acquire))?;
         Some(Self { at, ..self })
     }
 
     /// The block behind this one.
     #[inline]
     pub(crate) fn next(self) -> Option<Self> {
-        let at = Ref::from_word(self.header()[NEXT].load(Ordering::Acquire))?;
+        let at = Ref::from_word(self.links()[NEXT].load(Ordering::Acquire))?;
         Some(Self { at, ..self })
     }
 
-    /// The ref that a slot in use holds in a lane.
+    /// Sets the link that [`Block::next`] reads, of a block that is in no list of a level.
+    pub(crate) fn set_next(self, next: Option<Self>) {
+        // Relaxed: whoever reads it came by a link that was stored Release after it.
+        self.links()[NEXT].store(word_of(next.map(Self::place)), Ordering::Relaxed);
+    }
+
+    /// The ref in a lane of a slot below a count that was loaded before.
     #[inline]
     pub(crate) fn slot(self, lane: u32, index: usize) -> Ref {
-        let word = self.lane(lane)[index].load(Ordering::Acquire);
-        Ref::from_word(word).expect("a slot in use holds a ref")
+        ref_in(&self.lane(lane)[index])
     }
 
     /// Key head and record of the first slot.
@@ -135,25 +221,39 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
 
     #[inline]
     fn low_head(self) -> &'a AtomicU64 {
-        &self.arena.words8(behind(self.at, HEADER_WORDS), 1)[0]
+        &self.arena.words8(behind(self.at, STATE_WORDS), 1)[0]
     }
 
-    /// How the key of the first slot compares with `k`.
+    /// How the key of the first slot compares with `k`. The block was reached by a link that leads to it.
     #[inline]
     pub(crate) fn cmp_low(self, k: &LookupKey<'_>) -> Order {
+        // Relaxed: the head was there before the link, which was loaded Acquire, and never changes.
         let by_head = self.low_head().load(Ordering::Relaxed).cmp(&k.head);
         by_head.then_with(|| self.arena.key(self.slot(RECORD, 0)).cmp(k.key))
     }
 
-    /// Where `k` is among the slots from `from` on: `Ok` is its slot, `Err` the one it would take.
+    /// The block behind this one if `k` belongs there or further behind.
     #[inline]
-    pub(crate) fn locate(self, k: &LookupKey<'_>, from: usize) -> Result<usize, usize> {
-        let heads = &self.heads()[..self.count()];
+    pub(crate) fn next_for(self, k: &LookupKey<'_>) -> Option<Self> {
+        self.next().filter(|next| next.cmp_low(k) != Order::Greater)
+    }
+
+    /// Where `k` is among these slots: `Ok` is its slot and the ref that was found there, `Err` the slot it
+    /// would take. `Ok` holds even if slots move meanwhile, `Err` only if they do not.
+    #[inline]
+    pub(crate) fn locate(
+        self,
+        k: &LookupKey<'_>,
+        slots: Range<usize>,
+    ) -> Result<(usize, Ref), usize> {
+        let heads = &self.heads()[..slots.end];
+        // Relaxed: heads are believed only after `is_still`.
         let head_at = |index: usize| heads[index].load(Ordering::Relaxed);
-        let mut low = from + lower_bound(&heads[from..], k.head);
+        let mut low = slots.start + lower_bound(&heads[slots.start..], k.head);
         if low == heads.len() || head_at(low) != k.head {
             return Err(low);
         }
+        let refs = self.lane(RECORD);
         // The usual tie is the key itself, alone with its head.
         let is_alone = low + 1 == heads.len() || head_at(low + 1) != k.head;
         let mut high = if is_alone { low + 1 } else { heads.len() };
@@ -163,36 +263,92 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
                 high = middle;
                 continue;
             }
-            match self.arena.key(self.slot(RECORD, middle)).cmp(k.key) {
+            let record = ref_in(&refs[middle]);
+            match self.arena.key(record).cmp(k.key) {
                 Order::Less => low = middle + 1,
-                Order::Equal => return Ok(middle),
+                Order::Equal => return Ok((middle, record)),
                 Order::Greater => high = middle,
             }
         }
         Err(low)
     }
 
-    /// Puts a slot in at `index`, which is at most the count; the block is not full.
-    fn open(self, index: usize, head: u64, refs: &[Ref]) {
-        let count = self.count();
-        let heads = self.heads();
-        for pair in heads[index..=count].windows(2).rev() {
-            pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        heads[index].store(head, Ordering::Relaxed);
-        for (lane, &at) in (0..LANES).zip(refs) {
-            let words = self.lane(lane);
-            for pair in words[index..=count].windows(2).rev() {
-                pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Release);
+    /// Waits for other writers of this block to finish; the caller is its only writer until
+    /// [`Block::unlock`].
+    #[inline]
+    pub(crate) fn lock(self) {
+        let word = self.state_word();
+        for round in 0_u32.. {
+            let free = word.load(Ordering::Relaxed) & !State::LOCKED;
+            // Acquire pairs with the Release in `unlock`.
+            let taken = word.compare_exchange_weak(
+                free,
+                free | State::LOCKED,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if taken.is_ok() {
+                return;
             }
-            words[index].store(at.word(), Ordering::Release);
+            relax(round);
         }
-        self.header()[COUNT].fetch_add(1, Ordering::Release);
     }
 
-    /// Gives the upper half to `right`, which is empty.
-    fn halve(self, right: Self) {
-        let middle = (SLOTS / 2) as usize;
+    /// Lets other writers in.
+    #[inline]
+    pub(crate) fn unlock(self) {
+        let word = self.state_word();
+        word.store(word.load(Ordering::Relaxed) & !State::LOCKED, Ordering::Release);
+    }
+
+    /// Announces that slots will move; returns the state from then on.
+    fn begin_move(self) -> u64 {
+        let word = self.state_word();
+        let moving = word.load(Ordering::Relaxed) + State::VERSION;
+        word.store(moving, Ordering::Relaxed);
+        // Pairs with the fence in `is_still`.
+        fence(Ordering::Release);
+        moving
+    }
+
+    /// Puts a slot in at `index`, which is at most the count; the block is not full. The caller is its only
+    /// writer.
+    fn open(self, index: usize, head: u64, refs: &[Ref]) {
+        let (state, heads) = self.state_and_heads();
+        let before = state.load(Ordering::Relaxed);
+        let count = State(before).count();
+        if index == count {
+            heads[count].store(head, Ordering::Relaxed);
+            for (lane, at) in (0..LANES).zip(refs) {
+                self.lane(lane)[count].store(at.word(), Ordering::Release);
+            }
+            state.store(before + State::SLOT, Ordering::Release);
+            return;
+        }
+        let moving = self.begin_move();
+        // The last slot goes first, and is counted before the place it left is overwritten.
+        for lane in 0..LANES {
+            let words = self.lane(lane);
+            words[count].store(words[count - 1].load(Ordering::Relaxed), Ordering::Release);
+        }
+        state.store(moving + State::SLOT, Ordering::Release);
+        for (lane, at) in (0..LANES).zip(refs) {
+            let words = &self.lane(lane)[index..count];
+            for pair in words.windows(2).rev() {
+                pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Release);
+            }
+            words[0].store(at.word(), Ordering::Release);
+        }
+        let heads = &heads[index..=count];
+        for pair in heads.windows(2).rev() {
+            pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        heads[0].store(head, Ordering::Relaxed);
+        state.store(moving + State::SLOT + State::VERSION, Ordering::Release);
+    }
+
+    /// Fills `right`, which is empty and linked nowhere, with the slots from `middle` on.
+    fn copy_upper(self, right: Self, middle: usize) {
         for (from, to) in self.heads()[middle..].iter().zip(right.heads()) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -201,22 +357,26 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
                 to.store(from.load(Ordering::Relaxed), Ordering::Release);
             }
         }
-        right.header()[COUNT].store(SLOTS - SLOTS / 2, Ordering::Release);
-        self.header()[COUNT].store(SLOTS / 2, Ordering::Release);
+        let state = right.state_word();
+        let slots = u64::from(SLOTS) - middle as u64;
+        state.store(state.load(Ordering::Relaxed) + slots * State::SLOT, Ordering::Release);
     }
 
+    /// Links `right` between this block and the next.
     fn link_behind(self, right: Self) {
         let after = self.next();
-        right.header()[PREV].store(self.at.word(), Ordering::Relaxed);
-        right.header()[NEXT].store(word_of(after.map(Self::place)), Ordering::Relaxed);
+        right.links()[PREV].store(self.at.word(), Ordering::Relaxed);
+        right.links()[NEXT].store(word_of(after.map(Self::place)), Ordering::Relaxed);
+        // Release pairs with the Acquire in `next` and `prev`.
+        self.links()[NEXT].store(right.at.word(), Ordering::Release);
         if let Some(after) = after {
-            after.header()[PREV].store(right.at.word(), Ordering::Release);
+            after.links()[PREV].store(right.at.word(), Ordering::Release);
         }
-        self.header()[NEXT].store(right.at.word(), Ordering::Release);
     }
 
     /// Puts a slot in at `index`, which `locate` named; returns the new block behind this one if it was
-    /// full. `carve` makes that block.
+    /// full. `carve` makes that block; it is locked until the caller, the only writer of this block, has
+    /// done what else it takes.
     pub(crate) fn add(
         self,
         level: &Level<SLOTS>,
@@ -225,37 +385,48 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         refs: &[Ref],
         carve: impl FnOnce() -> Self,
     ) -> Option<Self> {
+        let count = self.count();
+        // Counters lean to the safe side of `new_blocks_max` while this runs: items first, blocks last.
         level.items.fetch_add(1, Ordering::Relaxed);
-        if !self.is_full() {
+        if count < SLOTS as usize {
             self.open(index, head, refs);
-            level.full.fetch_add(u32::from(self.is_full()), Ordering::Relaxed);
+            if count + 1 == SLOTS as usize {
+                level.full.fetch_add(1, Ordering::Relaxed);
+            }
             return None;
         }
         let right = carve();
-        level.blocks.fetch_add(1, Ordering::Relaxed);
         let middle = (SLOTS / 2) as usize;
-        if index == self.count() && self.next().is_none() {
+        if index == count && self.next().is_none() {
             right.open(0, head, refs);
+            self.link_behind(right);
         } else {
-            level.full.fetch_sub(1, Ordering::Relaxed);
-            self.halve(right);
-            if index <= middle {
-                self.open(index, head, refs);
-            } else {
+            self.copy_upper(right, middle);
+            if index > middle {
                 right.open(index - middle, head, refs);
             }
+            let moving = self.begin_move();
+            self.link_behind(right);
+            let given = u64::from(SLOTS) - middle as u64;
+            let halved = moving - given * State::SLOT + State::VERSION;
+            self.state_word().store(halved, Ordering::Release);
+            if index <= middle {
+                self.open(index, head, refs);
+            }
+            level.full.fetch_sub(1, Ordering::Release);
         }
-        self.link_behind(right);
+        // Release pairs with the Acquire in `new_blocks_max`: who counts the block sees that it was taken.
+        level.blocks.fetch_add(1, Ordering::Release);
         Some(right)
     }
 
     /// A block on a level that had none, with these slots.
     pub(crate) fn begin(self, level: &Level<SLOTS>, slots: &[(u64, &[Ref])]) {
-        level.blocks.fetch_add(1, Ordering::Relaxed);
         for (index, (head, refs)) in slots.iter().enumerate() {
             level.items.fetch_add(1, Ordering::Relaxed);
             self.open(index, *head, refs);
         }
+        level.blocks.fetch_add(1, Ordering::Release);
     }
 
     /// What is wrong with the list of blocks that starts here, a level's first; `see` is called for every
@@ -268,7 +439,11 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         let (mut blocks, mut items, mut full) = (0_u32, 0_u32, 0_u32);
         let (mut before, mut block): (Option<Self>, Self) = (None, self);
         loop {
-            let count = block.header()[COUNT].load(Ordering::Acquire);
+            let state = block.state();
+            if state.is_moving() || state.0 & State::LOCKED != 0 {
+                return Err(format!("block {blocks} was left locked"));
+            }
+            let count = u32::try_from(state.count()).expect("seven bits");
             let count_min = if block.next().is_some() { SLOTS / 2 } else { 1 };
             if !(count_min..=SLOTS).contains(&count) {
                 return Err(format!("block {blocks} has {count} of {SLOTS} slots"));
@@ -300,6 +475,14 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 }
 
+/// The ref in a word of a slot in use.
+#[inline]
+fn ref_in(word: &AtomicU32) -> Ref {
+    // Acquire pairs with the Release in `open`, `copy_upper` and `chain::link`: the record is whole. Slots
+    // are written before the count covers them and never emptied.
+    Ref::from_word(word.load(Ordering::Acquire)).expect("a slot in use holds a ref")
+}
+
 fn behind(at: Ref, words: u32) -> Ref {
     Ref::from_word(at.word() + words).expect("a ref and some words are not 0")
 }
@@ -328,7 +511,7 @@ pub(crate) struct Level<const SLOTS: u32> {
 impl<const SLOTS: u32> Level<SLOTS> {
     /// Blocks on the level.
     pub(crate) fn blocks(&self) -> u64 {
-        u64::from(self.blocks.load(Ordering::Relaxed))
+        u64::from(self.blocks.load(Ordering::Acquire))
     }
 
     /// Most blocks that `incoming` more slots can add.
@@ -342,7 +525,7 @@ impl<const SLOTS: u32> Level<SLOTS> {
         match self.blocks() {
             0 => by_fill,
             blocks => {
-                let divides_at_once = self.full.load(Ordering::Relaxed) > 0;
+                let divides_at_once = self.full.load(Ordering::Acquire) > 0;
                 by_fill.saturating_sub(blocks).min(others + u64::from(divides_at_once))
             }
         }

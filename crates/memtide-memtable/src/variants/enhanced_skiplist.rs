@@ -12,8 +12,17 @@
 //! before; only the first leaf takes keys below its first slot, and it is never compared with.
 //! Leaves, splits and steps are [`crate::leaf`]'s; `tag` is the height of the leaf's tower.
 //!
-//! Heights come from the leaf's number, so the memory of the next leaves is known before they are made,
-//! and a replay builds the same towers; the seed keeps writers from choosing which leaves are tall.
+//! Heights come from the number of the leaf, so a replay builds the same towers; the seed keeps writers from
+//! choosing which leaves are tall.
+//!
+//! # Many writers
+//! A writer locks the one leaf it changes. A tower is linked after the leaf's own list, level by level from
+//! below, by compare-and-swap (Herlihy, Lev, Luchangco, Shavit, 2007); until then the leaf is found by going
+//! right. Where an insert divides a full leaf depends on what others filled, so no reservation can say alone
+//! how many leaves its inserts will take. Each gives what all living reservations together can still need,
+//! less what is there, into a stock of spare leaves before its first insert, and every division takes from
+//! the stock. So the stock covers all inserts that may still come: the reservation planned last among those
+//! that began has counted them all. What is left over serves the next reservation.
 //!
 //! Choose it for mixed loads.
 
@@ -23,11 +32,10 @@ use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
-use crate::chain;
 use crate::contract::{
     BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
-use crate::leaf::{Leaf, Leaves, RECORD};
+use crate::leaf::{Leaf, Leaves};
 
 const SLOTS: u32 = 32;
 /// Levels above the leaves' own list: 4^12 leaves.
@@ -40,12 +48,73 @@ type Splice = [Option<Ref>; LEVELS as usize];
 pub(crate) struct EnhancedSkiplist {
     head: [AtomicU32; LEVELS as usize],
     leaves: Leaves<SLOTS>,
+    spare: Spare,
     seed: u64,
+}
+
+/// Leaves that were carved and not used yet: a stack (Treiber, 1986), linked by the leaves' own `next`.
+#[derive(Debug, Default)]
+struct Spare {
+    top: AtomicU32,
+    /// How many leaves are in the stack or about to be: what a division will take is gone from here first.
+    count: AtomicU32,
+    /// How many leaves were ever carved.
+    made: AtomicU32,
+}
+
+impl Spare {
+    fn push(&self, arena: &Arena, leaf: Leaf<'_, SLOTS>) {
+        let mut top = self.top.load(Ordering::Relaxed);
+        loop {
+            leaf.set_next(Ref::from_word(top).map(|top| Leaf::at(arena, top)));
+            // Release pairs with the Acquire in `pop`: the leaf is ready.
+            let pushed = self.top.compare_exchange_weak(
+                top,
+                leaf.place().word(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            match pushed {
+                Ok(_) => break,
+                Err(now) => top = now,
+            }
+        }
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    fn pop<'a>(&self, arena: &'a Arena) -> Leaf<'a, SLOTS> {
+        let mut top = self.top.load(Ordering::Acquire);
+        loop {
+            let leaf = Ref::from_word(top).expect("reservations provide every leaf");
+            let leaf = Leaf::at(arena, leaf);
+            // A leaf is pushed once. So if the top is still this leaf, what was read behind it is right.
+            let next = word_of(leaf.next().map(Leaf::place));
+            let popped = self.top.compare_exchange_weak(
+                top,
+                next,
+                Ordering::Acquire,
+                Ordering::Acquire,
+            );
+            match popped {
+                Ok(_) => {
+                    leaf.set_next(None);
+                    self.count.fetch_sub(1, Ordering::Release);
+                    return leaf;
+                }
+                Err(now) => top = now,
+            }
+        }
+    }
 }
 
 impl EnhancedSkiplist {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { head: Default::default(), leaves: Leaves::default(), seed }
+        Self {
+            head: Default::default(),
+            leaves: Leaves::default(),
+            spare: Spare::default(),
+            seed,
+        }
     }
 
     /// Tower height of the leaf that is made as the `number`th; the first needs none, it follows the head.
@@ -111,13 +180,43 @@ impl EnhancedSkiplist {
         self.find(arena, k, &mut Splice::default())
     }
 
+    /// Links the tower of `added`; `splice` holds leaves before it.
+    fn raise(&self, arena: &Arena, added: Leaf<'_, SLOTS>, splice: &Splice) {
+        let (head, low) = added.low();
+        let k = LookupKey { key: arena.key(low), hash: 0, head };
+        for (level, &before) in (0..added.tag()).zip(splice) {
+            let mut before = before;
+            loop {
+                let next = self.next(arena, before, level);
+                if let Some(leaf) = next
+                    && Leaf::<SLOTS>::at(arena, leaf).cmp_low(&k) == Order::Less
+                {
+                    before = next;
+                    continue;
+                }
+                let next = word_of(next);
+                arena.link(added.place(), level).store(next, Ordering::Relaxed);
+                // Release pairs with the Acquire in `next`.
+                let linked = self.link(arena, before, level).compare_exchange(
+                    next,
+                    added.place().word(),
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
+                if linked.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
     /// What is wrong with the towers: each level must have its leaves, each once, in order.
     fn check_towers(&self, arena: &Arena) -> Result<(), String> {
         for level in 0..LEVELS {
             let mut tower = self.next(arena, None, level);
             let mut leaf = self.leaves.first(arena);
             while let Some(at) = leaf {
-                if at.tag() > level {
+                if at.tag() > level && at.prev().is_some() {
                     if tower != Some(at.place()) {
                         return Err(format!("a leaf is not linked on level {level}"));
                     }
@@ -143,37 +242,53 @@ impl MemIndex for EnhancedSkiplist {
         }
     }
 
+    fn is_gated(&self) -> bool {
+        false
+    }
+
+    fn inserts_concurrently(&self) -> bool {
+        true
+    }
+
     fn link_words(&self, _hash: u64) -> u32 {
         1
     }
 
     fn index_bytes_max(&self, _arena: &Arena, shape: &BatchShape) -> u64 {
-        let leaves = self.leaves.level().blocks();
-        let added = self.leaves.level().new_blocks_max(shape.entries);
-        let numbers = leaves..leaves + added;
-        numbers.map(|number| Leaf::<SLOTS>::bytes_max(self.height(number))).sum()
+        if shape.entries == 0 {
+            return 0;
+        }
+        // Leaves are taken from the stock before they are counted as used, so reading in this order errs to
+        // the safe side only.
+        let needed = self.leaves.level().new_blocks_max(shape.entries + shape.in_flight);
+        let spare = u64::from(self.spare.count.load(Ordering::Acquire));
+        needed.saturating_sub(spare) * Leaf::<SLOTS>::bytes_max(LEVELS)
+    }
+
+    fn provide(&self, arena: &Arena, slab: &mut Slab<'_>, bytes: u64) {
+        for _ in 0..bytes / Leaf::<SLOTS>::bytes_max(LEVELS) {
+            // Relaxed: a number is a number; the leaf is handed over by `push`.
+            let number = self.spare.made.fetch_add(1, Ordering::Relaxed);
+            let height = self.height(number.into());
+            self.spare.push(arena, Leaf::carve(arena, slab, height, height));
+        }
     }
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         let mut splice = Splice::default();
         let leaf = self.find(arena, &entry.lookup(), &mut splice);
-        let height = self.height(self.leaves.level().blocks());
-        let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, height);
-        // The key was new, so the splice is complete; and nothing lies between its leaf and the added one.
-        if let Some(added) = added.map(Leaf::place) {
-            for (level, before) in (0..height).zip(splice) {
-                let next = word_of(self.next(arena, before, level));
-                arena.link(added, level).store(next, Ordering::Relaxed);
-                self.link(arena, before, level).store(added.word(), Ordering::Release);
-            }
+        let pop = |_: &mut Slab<'_>| self.spare.pop(arena);
+        let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, pop);
+        // The key was new, so the splice is complete, and its leaves lie before the added one.
+        // The first leaf follows the heads, whatever its height: its smallest key changes.
+        if let Some(added) = added.filter(|added| added.prev().is_some()) {
+            self.raise(arena, added, &splice);
         }
         inserted
     }
 
     fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
-        let leaf = self.leaf(arena, k)?;
-        let index = leaf.locate(k, 0).ok()?;
-        chain::newest_below(arena, Some(leaf.slot(RECORD, index)), below)
+        Leaves::get(arena, self.leaf(arena, k)?, k, below)
     }
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
@@ -181,7 +296,7 @@ impl MemIndex for EnhancedSkiplist {
     }
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-        self.leaves.walk(arena, pos, below, step, |k| self.leaf(arena, k))
+        Leaves::<SLOTS>::walk(arena, pos, below, step)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
@@ -203,14 +318,13 @@ mod tests {
         let records: u64 =
             keys.iter().map(|key| 4 + crate::record::record_bytes(key.len(), 64)).sum();
         let shape = BatchShape { entries: keys.len() as u64, ..BatchShape::default() };
+        let index_bytes = index.index_bytes_max(arena, &shape);
         let plan = arena
-            .plan(
-                records + index.index_bytes_max(arena, &shape) + 8,
-                crate::arena::Beside::default(),
-            )
+            .plan(records + index_bytes + 8, crate::arena::Beside::default())
             .expect("it fits");
         assert!(arena.allocate(&plan));
         let mut slab = arena.slab(&plan);
+        index.provide(arena, &mut slab, index_bytes);
         for (seq, key) in (first_seq..).zip(keys) {
             let entry = NewEntry::new(key, 0, seq, Kind::Put, &[7; 64]);
             assert_eq!(index.insert(arena, &mut slab, &entry), Inserted::NewKey);

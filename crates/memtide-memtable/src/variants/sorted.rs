@@ -11,17 +11,19 @@
 //! child, so keys below everything need no repair of the fences. Blocks, splits and steps are
 //! [`crate::leaf`]'s; `tag` is the block's level. Rising keys fill all blocks, about 12 bytes per key.
 //!
+//! One writer, and readers that wait for nobody: a fence only has to name the leaf of a key or one before it,
+//! so a reader may see any state of it, if only the slot and the child belong together.
+//!
 //! Choose it when scans matter or keys rise.
 
 use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab};
-use crate::chain;
 use crate::contract::{
     BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
-use crate::leaf::{Block, Leaf, Leaves, Level, RECORD};
+use crate::leaf::{Block, Leaf, Leaves, Level, RECORD, TRIES};
 
 const SLOTS: u32 = 64;
 /// The lane of a fence block that holds the children.
@@ -62,9 +64,9 @@ impl Sorted {
         let levels = Fence::at(arena, at).tag() as usize;
         for level in (1..=levels).rev() {
             let fence = Fence::at(arena, at);
-            let slot = fence.locate(k, 1).unwrap_or_else(|vacant| vacant - 1);
+            let (slot, child) = child(fence, k);
             pass(level, at, slot);
-            at = fence.slot(CHILD, slot);
+            at = child;
         }
         Some(Leaf::at(arena, at))
     }
@@ -91,6 +93,7 @@ impl Sorted {
                 let slots: [(u64, &[Ref]); 2] =
                     [(left_head, &[left_record, left]), (head, &[record, right])];
                 root.begin(counts, &slots);
+                root.unlock();
                 self.root.store(root.place().word(), Ordering::Release);
                 return;
             };
@@ -98,6 +101,7 @@ impl Sorted {
             let added =
                 Fence::at(arena, fence).add(counts, slot + 1, head, &[record, right], carve);
             let Some(added) = added else { return };
+            added.unlock();
             (left, right) = (fence, added.place());
         }
         unreachable!("{FENCE_LEVELS} levels are more than an arena can hold");
@@ -146,6 +150,22 @@ impl Sorted {
     }
 }
 
+/// The slot of `fence` whose child has `k`, and that child. Where slots move too often under a reader it is
+/// the first one, which never changes: from there the leaf is found by going right.
+#[inline]
+fn child(fence: Fence<'_>, k: &LookupKey<'_>) -> (usize, Ref) {
+    for _ in 0..TRIES {
+        let state = fence.state();
+        let slot = fence.locate(k, 1..state.count()).map_or_else(|vacant| vacant - 1, |(own, _)| own);
+        let child = fence.slot(CHILD, slot);
+        if fence.is_still(state) {
+            return (slot, child);
+        }
+        std::hint::spin_loop();
+    }
+    (0, fence.slot(CHILD, 0))
+}
+
 impl MemIndex for Sorted {
     fn descriptor(&self) -> Descriptor {
         Descriptor {
@@ -154,6 +174,10 @@ impl MemIndex for Sorted {
             seek: Cost::Logarithmic,
             step: Cost::Constant,
         }
+    }
+
+    fn is_gated(&self) -> bool {
+        false
     }
 
     fn link_words(&self, _hash: u64) -> u32 {
@@ -183,7 +207,8 @@ impl MemIndex for Sorted {
         let leaf = self.descend(arena, &entry.lookup(), |level, fence, slot| {
             path[level - 1] = Some((fence, slot));
         });
-        let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, 0);
+        let carve = |slab: &mut Slab<'_>| Leaf::carve(arena, slab, 0, 0);
+        let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, carve);
         match (leaf, added) {
             (_, None) => {}
             (None, Some(first)) => self.root.store(first.place().word(), Ordering::Release),
@@ -195,9 +220,7 @@ impl MemIndex for Sorted {
     }
 
     fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
-        let leaf = self.leaf(arena, k)?;
-        let index = leaf.locate(k, 0).ok()?;
-        chain::newest_below(arena, Some(leaf.slot(RECORD, index)), below)
+        Leaves::get(arena, self.leaf(arena, k)?, k, below)
     }
 
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
@@ -205,7 +228,7 @@ impl MemIndex for Sorted {
     }
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
-        self.leaves.walk(arena, pos, below, step, |k| self.leaf(arena, k))
+        Leaves::<SLOTS>::walk(arena, pos, below, step)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
