@@ -266,6 +266,15 @@ impl Arena {
         &self.memory.words(offset, 1)[0]
     }
 
+    /// `count` 64-bit link words of a record from [`Slab::record8`]; the last of them lies `skip` 32-bit words
+    /// before the record.
+    #[inline]
+    pub(crate) fn links8(&self, record: Ref, skip: u32, count: u32) -> &[AtomicU64] {
+        let first = record.word().checked_sub(skip + 2 * count);
+        let first = first.expect("link words precede their record");
+        self.memory.words8(u64::from(first) * UNIT, count)
+    }
+
     fn segment_end(&self, k: usize) -> u64 {
         segment_start(k) + self.memory.len(k)
     }
@@ -290,10 +299,24 @@ impl Slab<'_> {
     /// # Panics
     /// If the reservation was too small: the variant's bound is wrong.
     pub(crate) fn record(&mut self, link_words: u32, entry: &NewEntry<'_>) -> Ref {
+        self.aligned_record(link_words, entry, UNIT)
+    }
+
+    /// As [`Slab::record`], at a multiple of eight bytes, for [`Arena::links8`]; takes up to 4 bytes more. The
+    /// number of words is even.
+    ///
+    /// # Panics
+    /// As [`Slab::record`].
+    pub(crate) fn record8(&mut self, link_words: u32, entry: &NewEntry<'_>) -> Ref {
+        debug_assert!(link_words.is_multiple_of(2), "the words before the record fill 8-byte units");
+        self.aligned_record(link_words, entry, 8)
+    }
+
+    fn aligned_record(&mut self, link_words: u32, entry: &NewEntry<'_>, align: u64) -> Ref {
         let header = record::Header::of(entry, self.arena.seq_base(entry.seq));
         let body_len = header.body_len();
         let start =
-            self.carve(u64::from(link_words) * UNIT + round_up(body_len as u64, UNIT), UNIT);
+            self.carve(u64::from(link_words) * UNIT + round_up(body_len as u64, UNIT), align);
         let at = start + u64::from(link_words) * UNIT;
         self.arena.memory.write(at, body_len, |body| header.write(body, entry));
         Ref::at(at)
@@ -342,7 +365,8 @@ impl Drop for Slab<'_> {
 
 #[inline]
 fn segment_of(offset: u64) -> usize {
-    (u64::BITS - (offset / FIRST_SPAN).leading_zeros()) as usize
+    // The logarithm is never that of 0, which takes a branch.
+    ((offset | FIRST_SPAN / 2).ilog2() - (FIRST_SPAN / 2).ilog2()) as usize
 }
 
 #[inline]

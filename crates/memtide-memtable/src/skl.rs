@@ -1,9 +1,16 @@
-//! A skip list of records (Pugh, 1990): each distinct user key once, its versions chained behind it.
+//! A skip list of records (Pugh, 1990): each distinct user key once, its versions chained behind it. Any number
+//! of threads insert and read at once (Herlihy, Lev, Luchangco, Shavit, 2007, without their removals).
 //!
 //! ```text
-//! link word   0       1      2..r    r        r + 1    ...
+//! link word   0       1      2..r    then, 8-aligned, 64 bits each
 //! of a node   older   prev   room    next[0]  next[1]  ...  one per level of its tower
+//!
+//! a link      bits 32..64   the first 32 bits of the next node's head
+//!             bits 0..32    that node's ref, 0 at the end of the level
 //! ```
+//!
+//! A link says where it leads and, mostly, how the key there compares: only a tie is looked up in the record, so
+//! the nodes that a search overshoots are never touched.
 //!
 //! The record that brought a key in stays its node for ever, so towers never change; later versions hang
 //! from its `older` word, newest first, without a tower. A node's own version may therefore be newer or
@@ -11,35 +18,95 @@
 //! builds the same list, and the seed keeps writers from choosing them. The room belongs to another index
 //! over the same nodes, if there is one.
 //!
-//! Used by `skiplist` and, beside its hash table, by `hash_skiplist`. Locking is the memtable's.
+//! # Invariants, at every moment
+//! - A level only gains nodes, by a compare-and-swap of the one link over the gap; so a node once seen before
+//!   a key stays before it, and a splice that others have overtaken is a place to walk on from.
+//! - A node is on level `l` after it is on all lower ones, and its links up to `l` lead to where it was put.
+//! - Level 0 decides who brings a key in: who finds it there on a second look becomes a version.
+//! - `prev` and `last` are hints: a node at or before the true one, from which its level leads there. Only
+//!   writers in a race leave a hint late; the reader or writer who finds it so moves it.
+//!
+//! Readers take no lock, wait for nobody and meet whole nodes only: each link is stored Release after what it
+//! leads to and loaded Acquire.
+//!
+//! Used by `skiplist` and, beside its hash table, by `hash_skiplist`.
 
 use std::cmp::Ordering as Order;
 
 use memtide_base::SeqNo;
-use memtide_base::sync::atomic::{AtomicU32, Ordering};
+use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::chain;
-use crate::contract::{Inserted, LookupKey, NewEntry, Pos, Seek, Walk};
+use crate::contract::{BatchShape, Inserted, LookupKey, NewEntry, Pos, Seek, Walk};
 
-/// Levels of the tallest tower: 4^14 keys.
-const HEIGHT_MAX: usize = 14;
+/// Levels of the tallest tower, for (8/3)^18 keys.
+const HEIGHT_MAX: usize = 18;
 const PREV: u32 = 1;
 /// The first link word that the list leaves to another index.
 pub(crate) const ROOM: u32 = 2;
 
-/// The list: the heads of its levels and its last node.
+/// The list: its levels' heads and last nodes.
 #[derive(Debug)]
 pub(crate) struct SkipList {
-    head: [AtomicU32; HEIGHT_MAX],
-    last: AtomicU32,
+    /// A tower as long as any; as in all towers the link of level 0 comes last.
+    head: [AtomicU64; HEIGHT_MAX],
+    /// For each level a link to its last node or one before: a hint.
+    last: [AtomicU64; HEIGHT_MAX],
+    /// Levels in use, or fewer for a moment: searches begin there.
+    height: AtomicU32,
     seed: u64,
-    /// Link word of `next[0]`.
+    /// Link words before the tower.
     tower: u32,
 }
 
-/// For each level the last node before a key; `None` is the head.
-type Splice = [Option<Ref>; HEIGHT_MAX];
+/// A word of a tower: a node and the beginning of its key, or the end of the level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link(u64);
+
+impl Link {
+    const HEAD_BITS: u64 = !0 << 32;
+    /// No node, and above all that begin otherwise.
+    const END: Self = Self(Self::HEAD_BITS);
+
+    /// A link to a node whose key has this head.
+    fn new(node: Ref, head: u64) -> Self {
+        Self(head & Self::HEAD_BITS | u64::from(node.word()))
+    }
+
+    #[inline]
+    fn load(word: &AtomicU64) -> Self {
+        // Acquire pairs with the Release in `link`: the node behind the link is whole.
+        Self(word.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn node(self) -> Option<Ref> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is the ref")]
+        Ref::from_word(self.0 as u32)
+    }
+
+    /// How the key there compares with `k`; the end of a level is above every key.
+    #[inline]
+    fn compare(self, arena: &Arena, k: &LookupKey<'_>) -> Order {
+        if self.0 < k.head & Self::HEAD_BITS {
+            Order::Less
+        } else if self.0 > k.head | !Self::HEAD_BITS {
+            Order::Greater
+        } else {
+            self.compare_keys(arena, k)
+        }
+    }
+
+    /// As [`Link::compare`], for a link that begins as `k` does.
+    #[inline(never)]
+    fn compare_keys(self, arena: &Arena, k: &LookupKey<'_>) -> Order {
+        self.node().map_or(Order::Greater, |node| arena.key(node).cmp(k.key))
+    }
+}
+
+/// For each level of a new node a node before it on that level; `None` is the head.
+type Splice = [Option<Ref>];
 
 impl SkipList {
     pub(crate) fn new(seed: u64) -> Self {
@@ -48,20 +115,35 @@ impl SkipList {
 
     /// A list whose nodes have `words` link words from [`ROOM`] on that it never touches.
     pub(crate) fn with_room(seed: u64, words: u32) -> Self {
-        Self { head: Default::default(), last: AtomicU32::new(0), seed, tower: ROOM + words }
+        let ends = || std::array::from_fn(|_| AtomicU64::new(Link::END.0));
+        let tower = (ROOM + words).next_multiple_of(2);
+        Self { head: ends(), last: ends(), height: AtomicU32::new(1), seed, tower }
     }
 
     /// Words in front of a record whose key has this hash.
     pub(crate) fn link_words(&self, hash: u64) -> u32 {
-        // A quarter of the nodes of each level reach the next one.
-        let coins = (hash ^ self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 8;
-        let height = 1 + coins.trailing_zeros() / 2;
-        #[expect(clippy::cast_possible_truncation, reason = "14")]
-        let height = height.min(HEIGHT_MAX as u32);
-        self.tower + height
+        self.tower + 2 * self.height_of(hash)
     }
 
-    /// Writes and links a record; also returns the node of its key.
+    /// Levels of the tower of a key with this hash.
+    #[inline]
+    fn height_of(&self, hash: u64) -> u32 {
+        // Three eighths of the nodes of each level reach the next one: a search touches the nodes it passes and
+        // not those it overshoots, so it gains from more levels until their bytes cost more.
+        let coins = (hash ^ self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let coins = coins ^ coins >> 32;
+        let up = coins & (coins >> 21 | coins >> 42);
+        #[expect(clippy::cast_possible_truncation, reason = "18")]
+        let max = HEIGHT_MAX as u32;
+        (1 + up.trailing_ones()).min(max)
+    }
+
+    /// Most bytes beside records and link words that a batch takes: what aligns its nodes.
+    pub(crate) fn bytes_max(shape: &BatchShape) -> u64 {
+        4 * shape.entries
+    }
+
+    /// Writes and links a record; also returns the node of its key. Any number of threads may insert at once.
     pub(crate) fn insert(
         &self,
         arena: &Arena,
@@ -69,41 +151,121 @@ impl SkipList {
         entry: &NewEntry<'_>,
     ) -> (Inserted, Ref) {
         let mut splice = [None; HEIGHT_MAX];
-        if let Some(node) = self.find(arena, &entry.lookup(), &mut splice) {
+        let splice = &mut splice[..self.height_of(entry.hash) as usize];
+        if let Some(node) = self.locate(arena, &entry.lookup(), splice) {
             return (insert_version(arena, slab, entry, node), node);
         }
-        let links = self.link_words(entry.hash);
-        let node = slab.record(links, entry);
-        for (level, before) in (0..links - self.tower).zip(splice) {
-            let slot = self.next_slot(arena, before, level);
-            arena
-                .link(node, self.tower + level)
-                .store(slot.load(Ordering::Relaxed), Ordering::Relaxed);
-            slot.store(node.word(), Ordering::Release);
+        let node = slab.record8(self.link_words(entry.hash), entry);
+        self.link(arena, node, entry, splice)
+    }
+
+    /// The node of `k`, or on each level of the splice a node before it, mostly the last one.
+    fn locate(&self, arena: &Arena, k: &LookupKey<'_>, splice: &mut Splice) -> Option<Ref> {
+        // Rising keys need no search. All that was on a level when its hint was loaded is no larger than the
+        // last node, if that is still seen to be the last.
+        let mut last = Link::END;
+        for (before, hint) in splice.iter_mut().zip(&self.last).rev() {
+            last = Link::load(hint);
+            *before = last.node();
         }
-        arena.link(node, PREV).store(word_of(splice[0]), Ordering::Relaxed);
-        let after = self.next(arena, Some(node));
-        let back = after.map_or(&self.last, |after| arena.link(after, PREV));
-        back.store(node.word(), Ordering::Release);
+        if last != Link::END && self.next(arena, last.node()).is_none() {
+            match last.compare(arena, k) {
+                Order::Less => return None,
+                Order::Equal => return last.node(),
+                Order::Greater => {}
+            }
+        }
+        // Levels above those that the search begins on are walked from the head.
+        splice.fill(None);
+        self.find(arena, k, |level, before, _| {
+            if let Some(last) = splice.get_mut(level) {
+                *last = before;
+            }
+        })
+    }
+
+    /// Links a written record whose key was absent when the splice was made, or chains it to the node that
+    /// has come in meanwhile.
+    fn link(
+        &self,
+        arena: &Arena,
+        node: Ref,
+        entry: &NewEntry<'_>,
+        splice: &Splice,
+    ) -> (Inserted, Ref) {
+        let (k, link) = (entry.lookup(), Link::new(node, entry.head));
+        for (level, &(mut before)) in splice.iter().enumerate() {
+            loop {
+                let over = Link::load(self.slot(arena, before, level));
+                match over.compare(arena, &k) {
+                    Order::Less => {
+                        before = over.node();
+                        continue;
+                    }
+                    Order::Equal => {
+                        let twin = over.node().expect("no end equals a key");
+                        return (adopt_version(arena, twin, node), twin);
+                    },
+                    Order::Greater => {}
+                }
+                self.slot(arena, Some(node), level).store(over.0, Ordering::Relaxed);
+                if level == 0 {
+                    arena.link(node, PREV).store(word_of(before), Ordering::Relaxed);
+                }
+                // Release pairs with `Link::load`: who meets the node sees its record and its links up to here.
+                let linked = self.slot(arena, before, level).compare_exchange(
+                    over.0,
+                    link.0,
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
+                if linked.is_ok() {
+                    self.hint(arena, level, over, link);
+                    break;
+                }
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "18")]
+        let height = splice.len() as u32;
+        if self.height.load(Ordering::Relaxed) < height {
+            // Relaxed: a search that begins too low is slower, one that begins too high meets empty levels.
+            self.height.fetch_max(height, Ordering::Relaxed);
+        }
         (Inserted::NewKey, node)
+    }
+
+    /// Moves the hint to the last node of a level, or that of the node behind, to a node just linked.
+    fn hint(&self, arena: &Arena, level: usize, over: Link, link: Link) {
+        // Release pairs with the Acquire of those who follow the hint.
+        match over.node() {
+            None => self.last[level].store(link.0, Ordering::Release),
+            Some(after) if level == 0 => {
+                arena.link(after, PREV).store(word_of(link.node()), Ordering::Release);
+            }
+            Some(_) => {}
+        }
     }
 
     /// The node of a key.
     pub(crate) fn node(&self, arena: &Arena, k: &LookupKey<'_>) -> Option<Ref> {
-        self.find(arena, k, &mut [None; HEIGHT_MAX])
+        self.find(arena, k, |_, _, _| ())
     }
 
     /// Places `pos`; see [`crate::contract::MemIndex::seek`].
     pub(crate) fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
-        let mut splice = [None; HEIGHT_MAX];
+        let (mut before, mut after) = (None, None);
+        let mut gap = |_, last, over: Link| (before, after) = (last, over.node());
         let (start, forward) = match to {
             Seek::First => (self.next(arena, None), true),
-            Seek::Last => (Ref::from_word(self.last.load(Ordering::Acquire)), false),
+            Seek::Last => (self.last(arena), false),
             Seek::Ge(k) => {
-                let found = self.find(arena, &k, &mut splice);
-                (found.or_else(|| self.next(arena, splice[0])), true)
+                let found = self.find(arena, &k, &mut gap);
+                (found.or(after), true)
             }
-            Seek::Le(k) => (self.find(arena, &k, &mut splice).or(splice[0]), false),
+            Seek::Le(k) => {
+                let found = self.find(arena, &k, &mut gap);
+                (found.or(before), false)
+            }
         };
         self.settle(arena, pos, below, start, forward);
     }
@@ -144,77 +306,131 @@ impl SkipList {
         false
     }
 
-    /// The node of `k` if there is one; `splice` receives the last node before `k` on every level at or
-    /// below the one where the search ended.
-    fn find(&self, arena: &Arena, k: &LookupKey<'_>, splice: &mut Splice) -> Option<Ref> {
-        let mut before = None;
-        for level in (0..HEIGHT_MAX).rev() {
-            #[expect(clippy::cast_possible_truncation, reason = "below 14")]
-            let slot_level = level as u32;
-            loop {
-                let next = self.next_slot(arena, before, slot_level).load(Ordering::Acquire);
-                let Some(node) = Ref::from_word(next) else { break };
-                match compare(arena, node, k) {
-                    Order::Less => before = Some(node),
-                    Order::Equal => return Some(node),
-                    Order::Greater => break,
+    /// The node of `k` if there is one; else `pass` has seen for each level, downwards, the last node before `k`
+    /// and the link over its gap.
+    #[inline]
+    fn find(
+        &self,
+        arena: &Arena,
+        k: &LookupKey<'_>,
+        mut pass: impl FnMut(usize, Option<Ref>, Link),
+    ) -> Option<Ref> {
+        let (mut before, mut beyond) = (None, Link::END);
+        let mut tower = self.tower(arena, None, self.height.load(Ordering::Relaxed) as usize);
+        while let [top, lower @ ..] = tower {
+            let over = Link::load(top);
+            // A level's gap often ends where the one above did.
+            let order = if over == beyond { Order::Greater } else { over.compare(arena, k) };
+            match order {
+                Order::Less => {
+                    before = over.node();
+                    tower = self.tower(arena, before, tower.len());
+                }
+                Order::Equal => return over.node(),
+                Order::Greater => {
+                    pass(lower.len(), before, over);
+                    (beyond, tower) = (over, lower);
                 }
             }
-            splice[level] = before;
         }
         None
     }
 
-    fn next_slot<'a>(&'a self, arena: &'a Arena, node: Option<Ref>, level: u32) -> &'a AtomicU32 {
-        node.map_or(&self.head[level as usize], |node| arena.link(node, self.tower + level))
+    /// The lowest `height` links of a node (`None` is the head) that has so many, highest level first.
+    #[inline]
+    fn tower<'a>(&'a self, arena: &'a Arena, node: Option<Ref>, height: usize) -> &'a [AtomicU64] {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 14")]
+        let links = |node| arena.links8(node, self.tower, height as u32);
+        node.map_or(&self.head[HEIGHT_MAX - height..], links)
     }
 
+    #[inline]
+    fn slot<'a>(&'a self, arena: &'a Arena, node: Option<Ref>, level: usize) -> &'a AtomicU64 {
+        &self.tower(arena, node, level + 1)[0]
+    }
+
+    #[inline]
     fn next(&self, arena: &Arena, node: Option<Ref>) -> Option<Ref> {
-        Ref::from_word(self.next_slot(arena, node, 0).load(Ordering::Acquire))
+        Link::load(self.slot(arena, node, 0)).node()
     }
 
+    /// The node before `node`. Where the hint is late it is moved, so the next walk is short.
     fn prev(&self, arena: &Arena, node: Ref) -> Option<Ref> {
-        Ref::from_word(arena.link(node, PREV).load(Ordering::Acquire))
+        let word = arena.link(node, PREV);
+        // Acquire pairs with the Release in `hint` and below.
+        let hint = Ref::from_word(word.load(Ordering::Acquire));
+        let before = self.walk_on(arena, hint, Some(node));
+        if before != hint {
+            word.store(word_of(before), Ordering::Release);
+        }
+        before
+    }
+
+    fn last(&self, arena: &Arena) -> Option<Ref> {
+        self.walk_on(arena, Link::load(&self.last[0]).node(), None)
+    }
+
+    /// The node before `end`, which is behind `from`.
+    fn walk_on(&self, arena: &Arena, from: Option<Ref>, end: Option<Ref>) -> Option<Ref> {
+        let mut at = from;
+        while let next @ Some(_) = self.next(arena, at)
+            && next != end
+        {
+            at = next;
+        }
+        at
+    }
+
+    /// A level from its first node on.
+    fn level<'a>(&'a self, arena: &'a Arena, level: usize) -> impl Iterator<Item = Link> {
+        let next = move |node| Some(Link::load(self.slot(arena, node, level)));
+        std::iter::successors(next(None), move |at| next(at.node()))
+            .take_while(|&at| at != Link::END)
     }
 
     /// How many nodes the list has. O(n).
     pub(crate) fn len(&self, arena: &Arena) -> u64 {
-        let nodes = std::iter::successors(self.next(arena, None), |&at| self.next(arena, Some(at)));
-        nodes.count() as u64
+        self.level(arena, 0).count() as u64
     }
 
-    /// What is wrong with the list, or how many records it holds: order, back links, towers, chains.
+    /// What is wrong with the list, or how many records it holds: order, hints, towers, chains. For a list at
+    /// rest.
     pub(crate) fn check(&self, arena: &Arena) -> Result<u64, String> {
-        let (mut records, mut before, mut node) = (0, None, self.next(arena, None));
-        let mut levels = [0_u64; HEIGHT_MAX];
-        while let Some(at) = node {
+        let (mut records, mut nodes) = (0, Vec::new());
+        for link in self.level(arena, 0) {
+            let (before, at) = (nodes.last().copied(), link.node().expect("before the end"));
             let entry = arena.entry(at);
             if before.is_some_and(|before| arena.key(before) >= entry.key) {
                 return Err(format!("key {:?} is out of order", entry.key));
             }
             if self.prev(arena, at) != before {
-                return Err(format!("the back link of {:?} is wrong", entry.key));
+                return Err(format!("the back link of {:?} does not lead to it", entry.key));
             }
             records += check_versions(arena, at)?;
-            (before, node) = (node, self.next(arena, node));
+            nodes.push(at);
         }
-        if Ref::from_word(self.last.load(Ordering::Acquire)) != before {
+        if self.last(arena) != nodes.last().copied() {
             return Err("the last node is not the last".to_owned());
         }
-        for (level, count) in (0..).zip(&mut levels) {
-            let mut at = Ref::from_word(self.head[level as usize].load(Ordering::Acquire));
-            let mut last: Option<Ref> = None;
-            while let Some(node) = at {
-                if last.is_some_and(|last| arena.key(last) >= arena.key(node)) {
-                    return Err(format!("level {level} is out of order"));
+        for level in 0..HEIGHT_MAX {
+            let mut lower = nodes.iter();
+            let mut upper = Vec::new();
+            for link in self.level(arena, level) {
+                let at = link.node().expect("before the end");
+                if link != Link::new(at, arena.head(at)) {
+                    return Err(format!("a link to {:?} names another head", arena.key(at)));
                 }
-                *count += 1;
-                last = at;
-                at = Ref::from_word(arena.link(node, self.tower + level).load(Ordering::Acquire));
+                if !lower.any(|&below| below == at) {
+                    let key = arena.key(at);
+                    return Err(format!("{key:?} on level {level} is out of order or not below"));
+                }
+                upper.push(at);
             }
-        }
-        if !levels.is_sorted_by(|lower, upper| lower >= upper) {
-            return Err(format!("an upper level has more nodes than a lower one: {levels:?}"));
+            let hint = Link::load(&self.last[level]).node();
+            if !hint.is_none_or(|hint| upper.contains(&hint)) {
+                return Err(format!("the last node of level {level} is not on it"));
+            }
+            nodes = upper;
         }
         Ok(records)
     }
@@ -227,13 +443,25 @@ pub(crate) fn insert_version(
     entry: &NewEntry<'_>,
     node: Ref,
 ) -> Inserted {
-    let chain_head = chain::older(arena, node);
-    if arena.seq(node) == entry.seq || chain::contains(arena, chain_head, entry.seq) {
+    // Looking first spares the bytes of a record that would lie unused.
+    if has_version(arena, node, entry.seq) {
         return Inserted::Duplicate;
     }
-    let version = slab.record(1, entry);
-    chain::link(arena, arena.link(node, 0), version);
-    Inserted::NewVersion
+    adopt_version(arena, node, slab.record(1, entry))
+}
+
+/// Links a written record as a version of the key of `node`.
+fn adopt_version(arena: &Arena, node: Ref, version: Ref) -> Inserted {
+    let is_own = arena.seq(node) == arena.seq(version);
+    if !is_own && chain::link(arena, arena.link(node, 0), version) {
+        Inserted::NewVersion
+    } else {
+        Inserted::Duplicate
+    }
+}
+
+fn has_version(arena: &Arena, node: Ref, seq: SeqNo) -> bool {
+    arena.seq(node) == seq || chain::contains(arena, chain::older(arena, node), seq)
 }
 
 /// What is wrong with the versions of a node's key, or how many it has.
@@ -274,7 +502,5 @@ fn node_of(pos: &Pos) -> Option<Ref> {
     pos.at.and_then(|_| Ref::from_word(u32::try_from(pos.words[0]).expect("a node's word")))
 }
 
-#[inline]
-fn compare(arena: &Arena, node: Ref, k: &LookupKey<'_>) -> Order {
-    arena.head(node).cmp(&k.head).then_with(|| arena.key(node).cmp(k.key))
-}
+#[cfg(test)]
+mod race_test;

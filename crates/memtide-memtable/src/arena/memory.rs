@@ -76,7 +76,7 @@ impl Memory {
     /// `count` 64-bit words from an offset on that must be 8-aligned.
     #[inline]
     pub(super) fn words8(&self, offset: u64, count: u32) -> &[AtomicU64] {
-        assert_eq!(offset % 8, 0, "64-bit words are 8-aligned");
+        assert!(offset.is_multiple_of(8), "64-bit words are 8-aligned");
         let base = self.span(offset, u64::from(count) * 8);
         // SAFETY: as in `words`; the alignment was just checked and segments are 8-aligned.
         unsafe { slice::from_raw_parts(base.cast::<AtomicU64>(), count as usize) }
@@ -107,7 +107,9 @@ impl Memory {
     #[inline]
     fn span(&self, offset: u64, len: u64) -> *mut u8 {
         let (base, left) = self.rest(offset);
-        assert!(len <= left as u64, "offset {offset} + {len} is outside its segment");
+        if len > left as u64 {
+            outside(offset, len);
+        }
         base
     }
 
@@ -120,11 +122,20 @@ impl Memory {
         let inner = (offset - segment_start(k)) as usize;
         // Acquire pairs with the Release store in `allocate`.
         let allocated = segment.len.load(Ordering::Acquire);
-        assert!(inner <= allocated, "offset {offset} is outside segment {k}");
+        if inner > allocated {
+            outside(offset, 0);
+        }
         let base = segment.base.load(Ordering::Relaxed);
         // SAFETY: `inner` lies within the allocation that `base` was returned for, or at its end.
         (unsafe { base.add(inner) }, allocated - inner)
     }
+}
+
+/// A function, so that what it prints is not kept at hand in every access.
+#[cold]
+#[inline(never)]
+fn outside(offset: u64, len: u64) -> ! {
+    panic!("offset {offset} + {len} is outside its segment");
 }
 
 impl Drop for Memory {

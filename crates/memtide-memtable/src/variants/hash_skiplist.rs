@@ -1,7 +1,7 @@
 //! `hash_skiplist`: a hash table over the nodes of a skip list. Fast point reads with order at hand.
 //!
 //! ```text
-//! link word            0       1      2     3      4        5        ...
+//! link word            0       1      2     3      then, 64 bits each
 //! of a key's first     older   prev   next  hash   next[0]  next[1]  ...    2 and 3: crate::buckets
 //! of later versions    older                                                the rest: crate::skl
 //! ```
@@ -53,7 +53,7 @@ impl MemIndex for HashSkiplist {
     }
 
     fn index_bytes_max(&self, arena: &Arena, shape: &BatchShape) -> u64 {
-        self.table.bytes_max(arena, shape)
+        self.table.bytes_max(arena, shape) + SkipList::bytes_max(shape)
     }
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {

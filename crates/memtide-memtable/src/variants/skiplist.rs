@@ -35,8 +35,16 @@ impl MemIndex for Skiplist {
         self.list.link_words(hash)
     }
 
-    fn index_bytes_max(&self, _arena: &Arena, _shape: &BatchShape) -> u64 {
-        0
+    fn is_gated(&self) -> bool {
+        false
+    }
+
+    fn inserts_concurrently(&self) -> bool {
+        true
+    }
+
+    fn index_bytes_max(&self, _arena: &Arena, shape: &BatchShape) -> u64 {
+        SkipList::bytes_max(shape)
     }
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
