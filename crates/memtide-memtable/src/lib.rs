@@ -14,6 +14,8 @@ mod chunk;
 mod contract;
 mod cursor;
 mod entry;
+mod gallop;
+mod key_order;
 mod kind;
 mod leaf;
 mod memtable;

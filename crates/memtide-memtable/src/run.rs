@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
             tags::admit(run.filter(), hash::key_hash(FILTER_SEED, arena.key(record)));
         }
         let (first, last) = (run.key(arena, 0), run.key(arena, len - 1));
-        let prefix = common_prefix(first, last);
+        let prefix = key::shared_prefix_len(first, last);
         for (index, fence) in run.fences().iter().enumerate() {
             let head = key::head(&run.key(arena, index * STRIDE)[prefix..]);
             fence.store(head, Ordering::Relaxed);
@@ -110,15 +110,21 @@ impl<'a> Run<'a> {
     pub(crate) fn merge(slab: &mut Slab<'_>, arena: &'a Arena, newest: Ref) -> Self {
         let inputs = Self::group(arena, newest);
         let mut next = [0_usize; FAN_IN];
-        let mut heads: [Option<Entry<'_>>; FAN_IN] =
-            std::array::from_fn(|input| Some(arena.entry(inputs[input].record(0))));
+        let candidate = |input: usize, index: usize| {
+            let run: &Self = &inputs[input];
+            let record = (index < run.len).then(|| run.record(index))?;
+            Some((arena.head(record), record))
+        };
+        let mut fronts: [Option<(u64, Ref)>; FAN_IN] =
+            std::array::from_fn(|input| candidate(input, 0));
         let merged = std::iter::from_fn(|| {
-            let candidates = heads.iter().enumerate().filter_map(|(at, head)| Some((at, (*head)?)));
-            let (input, _) = candidates.min_by(|(_, a), (_, b)| order(a, b))?;
-            let run = &inputs[input];
-            let record = run.record(next[input]);
+            let there = fronts.iter().enumerate().filter_map(|(at, front)| Some((at, (*front)?)));
+            let (input, (_, record)) = there.min_by(|(_, (a_head, a)), (_, (b_head, b))| {
+                let by_entry = || order(&arena.entry(*a), &arena.entry(*b));
+                a_head.cmp(b_head).then_with(by_entry)
+            })?;
             next[input] += 1;
-            heads[input] = (next[input] < run.len).then(|| arena.entry(run.record(next[input])));
+            fronts[input] = candidate(input, next[input]);
             Some(record)
         });
         let (first, last) = (&inputs[0], &inputs[FAN_IN - 1]);
@@ -257,7 +263,7 @@ impl<'a> Run<'a> {
         let refs: Vec<_> = self.refs().collect();
         view::check_order(arena, &refs)?;
         let prefix = self.prefix();
-        if prefix != common_prefix(arena.key(refs[0]), arena.key(refs[refs.len() - 1])) {
+        if prefix != key::shared_prefix_len(arena.key(refs[0]), arena.key(refs[refs.len() - 1])) {
             return Err(format!("the keys of a run do not begin with {prefix} common bytes"));
         }
         let heads = [(FIRST_HEAD, refs[0]), (LAST_HEAD, refs[refs.len() - 1])];
@@ -289,11 +295,6 @@ impl<'a> Run<'a> {
 /// Records in the order of a run.
 pub(crate) fn order(a: &Entry<'_>, b: &Entry<'_>) -> Order {
     a.key.cmp(b.key).then(b.seq.cmp(&a.seq))
-}
-
-/// How many bytes two keys have in common from the first on.
-pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// 64-bit words of a run.

@@ -11,10 +11,15 @@
 //!   published before the seek began.
 //! - Readers build views under a lock of their own. A writer never takes it.
 
+use std::cmp::Ordering as Order;
+
 use memtide_base::sync::{Arc, Mutex};
 
 use crate::arena::{Arena, Ref};
+use crate::gallop::gallop;
+use crate::key_order;
 use crate::meter::{HeapMeter, Metered};
+use crate::run;
 
 /// The records of a memtable in order, as they were when it was built.
 #[derive(Debug)]
@@ -79,23 +84,29 @@ impl LatestView {
 
 /// Sorts refs by key, then newest first.
 pub(crate) fn sort(arena: &Arena, refs: &mut [Ref]) {
-    let order = |at: &Ref| {
-        let entry = arena.entry(*at);
-        (entry.key, std::cmp::Reverse(entry.seq))
-    };
-    refs.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+    let mut lanes: Vec<_> = refs.iter().map(|&at| key_order::lane(at)).collect();
+    let mut spare = vec![0; lanes.len()];
+    key_order::sort(arena, &mut lanes, &mut spare);
+    for (at, lane) in refs.iter_mut().zip(lanes) {
+        *at = key_order::record(lane);
+    }
 }
 
-fn merge(arena: &Arena, a: &[Ref], b: &[Ref]) -> Box<[Ref]> {
-    let mut merged = Vec::with_capacity(a.len() + b.len());
-    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
-    while let (Some(&&x), Some(&&y)) = (a.peek(), b.peek()) {
-        let (left, right) = (arena.entry(x), arena.entry(y));
-        let left_first = left.key < right.key || (left.key == right.key && left.seq > right.seq);
-        merged.extend(if left_first { a.next() } else { b.next() });
+/// Puts the few of `fresh` between the many of `old`, which are copied without a look at most of them.
+fn merge(arena: &Arena, mut old: &[Ref], fresh: &[Ref]) -> Box<[Ref]> {
+    let mut merged = Vec::with_capacity(old.len() + fresh.len());
+    for &new in fresh {
+        let (head, entry) = (arena.head(new), arena.entry(new));
+        let before = gallop(old.len(), |index| match arena.head(old[index]).cmp(&head) {
+            Order::Equal => run::order(&arena.entry(old[index]), &entry).is_lt(),
+            unequal => unequal.is_lt(),
+        });
+        let (smaller, rest) = old.split_at(before);
+        merged.extend_from_slice(smaller);
+        merged.push(new);
+        old = rest;
     }
-    merged.extend(a);
-    merged.extend(b);
+    merged.extend_from_slice(old);
     merged.into_boxed_slice()
 }
 

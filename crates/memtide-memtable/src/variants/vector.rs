@@ -19,17 +19,18 @@
 //!
 //! Choose it for bulk loads with few reads.
 
+use memtide_base::SeqNo;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use memtide_base::{SeqNo, key};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::chunk::{self, Best, Chunk};
 use crate::contract::{
     BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
+use crate::key_order;
 use crate::meter::HeapMeter;
-use crate::run::{self, FAN_IN, Place, Run, RunKey};
+use crate::run::{FAN_IN, Place, Run, RunKey};
 use crate::view::{self, LatestView};
 use crate::view_cursor;
 
@@ -222,35 +223,19 @@ impl Vector {
         let len = tail.len();
         let older = Ref::from_word(self.newest_run.load(Ordering::Acquire));
         let place = Place { older, seq_max: self.seq_max.load(Ordering::Acquire), level };
-        let mut order = [(0, 0); RUN];
-        let order = &mut order[..len];
-        self.sort_tail(arena, order);
-        let sorted = order.iter().filter_map(|&(_, word)| Ref::from_word(word));
+        let (mut lanes, mut spare) = ([0; RUN], [0; RUN]);
+        let (lanes, spare) = (&mut lanes[..len], &mut spare[..len]);
+        let records = self.blocks(arena, tail).flat_map(|block| block.refs());
+        for (lane, at) in lanes.iter_mut().zip(records) {
+            *lane = key_order::lane(at);
+        }
+        key_order::sort(arena, lanes, spare);
+        let sorted = lanes.iter().map(|&lane| key_order::record(lane));
         let run = Run::write(slab, arena, place, len, sorted);
         self.newest_run.store(run.at().word(), Ordering::Release);
         self.sorted.store(self.sorted() + len, Ordering::Release);
         // Behind the run, and before any block is written again: see `is_still`.
         self.tail.store(tail.cut().0, Ordering::Release);
-    }
-
-    /// Fills `order` with the tail's records in order, each with the head of its key behind what all keys
-    /// have in shared: most comparisons are then one of two words.
-    fn sort_tail(&self, arena: &Arena, order: &mut [(u64, u32)]) {
-        let mut records = self.blocks(arena, self.tail()).flat_map(|block| block.refs());
-        for slot in &mut *order {
-            slot.1 = word_of(records.next());
-        }
-        let entry = |word: u32| Ref::from_word(word).map(|at| arena.entry(at));
-        let entry = |word: u32| entry(word).expect("the tail fills the order");
-        let first = entry(order[0].1).key;
-        let shared = |&(_, word): &(u64, u32)| run::common_prefix(first, entry(word).key);
-        let prefix = order.iter().map(shared).min().unwrap_or(0);
-        for slot in &mut *order {
-            slot.0 = key::head(&entry(slot.1).key[prefix..]);
-        }
-        order.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| run::order(&entry(a.1), &entry(b.1)))
-        });
     }
 
     /// The newest of eight neighbouring runs of one level below the last, if reads make merging worth it.
