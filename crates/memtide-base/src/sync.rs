@@ -21,6 +21,7 @@ pub use twin::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// What a writer does before it looks at a held lock bit again: short holds are spun through, then the
 /// holder gets the processor.
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub fn relax(round: u32) {
     if round < 16 {
@@ -28,6 +29,18 @@ pub fn relax(round: u32) {
     } else {
         std::thread::yield_now();
     }
+}
+
+#[cfg(loom)]
+/// Lets the model go on with another thread.
+pub fn relax(_round: u32) {
+    loom::thread::yield_now();
+}
+
+#[cfg(shuttle)]
+/// Lets the model go on with another thread.
+pub fn relax(_round: u32) {
+    shuttle::thread::yield_now();
 }
 
 /// A mutual exclusion lock that a panic does not poison.

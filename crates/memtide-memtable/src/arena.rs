@@ -308,7 +308,10 @@ impl Slab<'_> {
     /// # Panics
     /// As [`Slab::record`].
     pub(crate) fn record8(&mut self, link_words: u32, entry: &NewEntry<'_>) -> Ref {
-        debug_assert!(link_words.is_multiple_of(2), "the words before the record fill 8-byte units");
+        debug_assert!(
+            link_words.is_multiple_of(2),
+            "the words before the record fill 8-byte units"
+        );
         self.aligned_record(link_words, entry, 8)
     }
 

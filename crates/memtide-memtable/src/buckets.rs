@@ -125,9 +125,10 @@ impl Buckets {
     /// The node of a key.
     #[inline]
     pub(crate) fn find(&self, arena: &Arena, k: &LookupKey<'_>) -> Option<Ref> {
-        let order = order_of(k.hash);
-        let start = self.bucket(arena, order)?;
-        self.walk(arena, start, node_place(order), |node| arena.key(node) == k.key).ok()
+        let start = self.bucket(arena, k.hash)?;
+        let is_wanted =
+            |node| cfg!(plant = "hash_skiplist_trusts_the_hash") || arena.key(node) == k.key;
+        self.walk(arena, start, node_place(order_of(k.hash)), is_wanted).ok()
     }
 
     /// Links the node of a key that is not in the table.
@@ -136,10 +137,9 @@ impl Buckets {
         for new in self.buckets.load(Ordering::Relaxed)..self.buckets_for(keys) {
             self.add_bucket(arena, slab, new);
         }
-        let order = order_of(hash);
         // Relaxed: `enter` publishes it with the node.
-        arena.link(node, self.link + 1).store(order, Ordering::Relaxed);
-        let start = self.bucket(arena, order).expect("the first key brought the first buckets");
+        arena.link(node, self.link + 1).store(order_of(hash), Ordering::Relaxed);
+        let start = self.bucket(arena, hash).expect("the first key brought the first buckets");
         self.enter(arena, start, Item::Node(node));
     }
 
@@ -150,9 +150,16 @@ impl Buckets {
             // Release pairs with the Acquire in `slot`.
             self.segments[segment].store(word_of(Some(slab.words(len))), Ordering::Release);
         }
+        if cfg!(plant = "hash_skiplist_counts_a_bucket_early") {
+            self.buckets.store(new + 1, Ordering::Release);
+        }
         // Bucket 0 begins the list.
         if new > 0 {
-            let parent = new - (1 << new.ilog2());
+            let parent = if cfg!(plant = "hash_skiplist_halves_for_the_parent") {
+                new / 2
+            } else {
+                new - (1 << new.ilog2())
+            };
             self.enter(arena, self.slot(arena, parent), Item::Bucket(new));
         }
         // Release pairs with the Acquire in `bucket`.
@@ -201,23 +208,23 @@ impl Buckets {
         (keys * 4).div_ceil(self.load).clamp(FIRST, BUCKETS_MAX)
     }
 
-    /// The word of the bucket of `order`; `None` while the table is empty.
+    /// The word of the bucket of `hash`; `None` while the table is empty.
     #[inline]
-    fn bucket<'a>(&self, arena: &'a Arena, order: u32) -> Option<&'a AtomicU32> {
+    fn bucket<'a>(&self, arena: &'a Arena, hash: u64) -> Option<&'a AtomicU32> {
         // Acquire pairs with the Release in `add_bucket`.
         let buckets = self.buckets.load(Ordering::Acquire);
-        (buckets > 0).then(|| self.slot(arena, bucket_of(order.reverse_bits(), buckets)))
+        (buckets > 0).then(|| self.slot(arena, bucket_of(kept_bits(hash), buckets)))
     }
 
     #[inline]
     fn slot<'a>(&self, arena: &'a Arena, bucket: u64) -> &'a AtomicU32 {
         let segment = segment_of(bucket);
         // Acquire pairs with the Release in `add_bucket`.
-        let words = Ref::from_word(self.segments[segment].load(Ordering::Acquire))
-            .expect("segments are carved before their buckets");
-        let (start, len) = span(segment);
-        let len = u32::try_from(len).expect("below 2^28");
-        &arena.words(words, len)[usize::try_from(bucket - start).expect("below 2^28")]
+        let words = self.segments[segment].load(Ordering::Acquire);
+        debug_assert_ne!(words, 0, "segments are carved before their buckets");
+        let inner = u32::try_from(bucket - span(segment).0).expect("below 2^28");
+        let word = Ref::from_word(words + inner).expect("refs count words");
+        &arena.words(word, 1)[0]
     }
 
     #[inline]
@@ -245,6 +252,7 @@ impl Buckets {
 
     /// All items behind bucket 0.
     fn items<'a>(&'a self, arena: &'a Arena) -> impl Iterator<Item = Item> + 'a {
+        // Acquire pairs with the Release in `enter`.
         let follow = |word: &AtomicU32| Item::of(word.load(Ordering::Acquire));
         let first = self.bucket(arena, 0).and_then(follow);
         std::iter::successors(first, move |&item| follow(self.next(arena, item)))
@@ -323,10 +331,16 @@ impl Item {
     }
 }
 
-/// The bits of a hash that a node keeps, reversed: hashes that share their low bits are neighbours.
+/// The bits of a hash that the table uses.
+#[inline]
+fn kept_bits(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+/// Where a hash stands in the list: those that share their low bits are neighbours.
 #[inline]
 fn order_of(hash: u64) -> u32 {
-    ((hash >> 32) as u32).reverse_bits()
+    kept_bits(hash).reverse_bits()
 }
 
 #[inline]
@@ -501,11 +515,12 @@ mod tests {
             rig.link(n);
         }
         for n in 0..700 {
-            let (order, key) = (order_of(in_pairs(n)), n.to_be_bytes());
+            let (hash, key) = (in_pairs(n), n.to_be_bytes());
             for buckets in 1..=rig.table.buckets.load(Ordering::Relaxed) {
-                let start = rig.table.slot(&rig.arena, bucket_of(order.reverse_bits(), buckets));
+                let start = rig.table.slot(&rig.arena, bucket_of(kept_bits(hash), buckets));
                 let is_wanted = |node| rig.arena.key(node) == key;
-                let found = rig.table.walk(&rig.arena, start, node_place(order), is_wanted);
+                let found =
+                    rig.table.walk(&rig.arena, start, node_place(order_of(hash)), is_wanted);
                 assert_eq!(found.ok(), rig.find(n), "key {n} by {buckets} buckets");
             }
         }

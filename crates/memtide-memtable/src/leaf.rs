@@ -23,9 +23,9 @@ mod block;
 
 use std::cmp::Ordering as Order;
 
+use memtide_base::SeqNo;
 use memtide_base::sync::Mutex;
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
-use memtide_base::SeqNo;
 
 pub(crate) use block::{Block, Level, RECORD, State};
 

@@ -205,7 +205,7 @@ impl SkipList {
                     Order::Equal => {
                         let twin = over.node().expect("no end equals a key");
                         return (adopt_version(arena, twin, node), twin);
-                    },
+                    }
                     Order::Greater => {}
                 }
                 self.slot(arena, Some(node), level).store(over.0, Ordering::Relaxed);

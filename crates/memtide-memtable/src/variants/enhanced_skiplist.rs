@@ -89,12 +89,8 @@ impl Spare {
             let leaf = Leaf::at(arena, leaf);
             // A leaf is pushed once. So if the top is still this leaf, what was read behind it is right.
             let next = word_of(leaf.next().map(Leaf::place));
-            let popped = self.top.compare_exchange_weak(
-                top,
-                next,
-                Ordering::Acquire,
-                Ordering::Acquire,
-            );
+            let popped =
+                self.top.compare_exchange_weak(top, next, Ordering::Acquire, Ordering::Acquire);
             match popped {
                 Ok(_) => {
                     leaf.set_next(None);
@@ -109,12 +105,7 @@ impl Spare {
 
 impl EnhancedSkiplist {
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            head: Default::default(),
-            leaves: Leaves::default(),
-            spare: Spare::default(),
-            seed,
-        }
+        Self { head: Default::default(), leaves: Leaves::default(), spare: Spare::default(), seed }
     }
 
     /// Tower height of the leaf that is made as the `number`th; the first needs none, it follows the head.

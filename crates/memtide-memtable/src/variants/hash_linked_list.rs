@@ -9,11 +9,14 @@
 //! Point reads and writes are O(1); an overwrite touches its key's list alone. Order is made on demand
 //! (`crate::view`), so scans between writes cost a sort of what came since and a merge.
 //!
+//! Readers need no gate: a get never waits, neither for the writer nor for another reader, and a seek waits
+//! at most for another reader that builds the view.
+//!
 //! Choose it for point reads, counters, sessions; not for scans while writing.
 
 use memtide_base::SeqNo;
 use memtide_base::sync::Arc;
-use memtide_base::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::buckets::{self, Buckets};
@@ -32,8 +35,7 @@ const LOAD: u64 = 6;
 #[derive(Debug)]
 pub(crate) struct HashLinkedList {
     table: Buckets,
-    records: AtomicUsize,
-    /// The record inserted last.
+    /// The record inserted last; whatever was inserted up to it is in its list.
     last: AtomicU32,
     latest: LatestView,
     meter: Arc<HeapMeter>,
@@ -43,7 +45,6 @@ impl HashLinkedList {
     pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
         Self {
             table: Buckets::new(TABLE_LINK, LOAD),
-            records: AtomicUsize::new(0),
             last: AtomicU32::new(0),
             latest: LatestView::default(),
             meter: Arc::clone(meter),
@@ -55,12 +56,15 @@ impl HashLinkedList {
         let mut refs = Vec::new();
         self.table.for_each(arena, |node| {
             let versions = std::iter::successors(Some(node), |&at| chain::older(arena, at));
-            refs.extend(versions.filter(|&at| Some(at) > known));
+            let listed =
+                if cfg!(plant = "hash_linked_list_lists_one_version") { 1 } else { usize::MAX };
+            refs.extend(versions.filter(|&at| Some(at) > known).take(listed));
         });
         refs
     }
 
     fn last(&self) -> Option<Ref> {
+        // Acquire pairs with the Release in `insert`.
         Ref::from_word(self.last.load(Ordering::Acquire))
     }
 }
@@ -102,18 +106,23 @@ impl MemIndex for HashLinkedList {
             (version, Inserted::NewVersion)
         } else {
             let node = slab.record(self.link_words(entry.hash), entry);
+            if cfg!(plant = "hash_linked_list_tells_before_it_links") {
+                self.last.store(node.word(), Ordering::Release);
+            }
             self.table.link(arena, slab, node, entry.hash);
             (node, Inserted::NewKey)
         };
         debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
-        self.records.fetch_add(1, Ordering::Release);
-        // Pairs with the Acquire in `last`: who sees it finds it in its list.
+        // Release pairs with the Acquire in `last`: who sees it finds it in its list.
         self.last.store(at.word(), Ordering::Release);
         inserted
     }
 
     fn get(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo) -> Option<Ref> {
         let node = self.table.find(arena, k)?;
+        if cfg!(plant = "hash_linked_list_shows_the_first_version") && arena.seq(node) < below {
+            return Some(node);
+        }
         skl::newest_version(arena, node, below)
     }
 
@@ -129,12 +138,14 @@ impl MemIndex for HashLinkedList {
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
         self.table.check(arena)?;
-        let mut found = Ok(0);
+        let (mut found, mut last) = (Ok(0), None);
         self.table.for_each(arena, |node| {
             let versions = skl::check_versions(arena, node);
-            if let (Ok(sum), versions) = (&found, versions) {
+            if let Ok(sum) = found {
                 found = versions.map(|count| sum + count);
             }
+            let refs = std::iter::successors(Some(node), |&at| chain::older(arena, at));
+            last = last.max(refs.max());
         });
         match found? {
             found if found == records => {}
@@ -142,9 +153,9 @@ impl MemIndex for HashLinkedList {
                 return Err(format!("{records} records were inserted, the lists hold {found}"));
             }
         }
-        match self.records.load(Ordering::Acquire) as u64 {
-            counted if counted == records => Ok(()),
-            counted => Err(format!("{records} records were inserted, {counted} were counted")),
+        match self.last() {
+            told if told == last => Ok(()),
+            told => Err(format!("{last:?} was inserted last, not {told:?}")),
         }
     }
 }

@@ -156,7 +156,8 @@ impl Sorted {
 fn child(fence: Fence<'_>, k: &LookupKey<'_>) -> (usize, Ref) {
     for _ in 0..TRIES {
         let state = fence.state();
-        let slot = fence.locate(k, 1..state.count()).map_or_else(|vacant| vacant - 1, |(own, _)| own);
+        let slot =
+            fence.locate(k, 1..state.count()).map_or_else(|vacant| vacant - 1, |(own, _)| own);
         let child = fence.slot(CHILD, slot);
         if fence.is_still(state) {
             return (slot, child);
