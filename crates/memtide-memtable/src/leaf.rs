@@ -82,11 +82,11 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
             // Another writer may have been first.
             let leaf = self.first(arena);
             return match leaf {
-                Some(leaf) => self.insert_behind(arena, slab, entry, leaf, carve),
+                Some(leaf) => self.insert_behind(arena, slab, entry, leaf, carve, || ()),
                 None => (Inserted::NewKey, Some(self.begin(slab, entry, carve))),
             };
         };
-        self.insert_behind(arena, slab, entry, leaf, carve)
+        self.insert_behind(arena, slab, entry, leaf, carve, || ())
     }
 
     fn begin<'a>(
@@ -111,13 +111,15 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         entry: &NewEntry<'_>,
         leaf: Leaf<'a, SLOTS>,
         carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
+        between: impl FnMut(),
     ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
         let (leaf, found) = lock_home(leaf, &entry.lookup());
         let done = match found {
             Ok(index) => (insert_version(arena, slab, entry, &leaf.lane(RECORD)[index]), None),
             Err(index) => {
                 let record = slab.record(1, entry);
-                let added = leaf.add(&self.level, index, entry.head, &[record], || carve(slab));
+                let carve = || carve(slab);
+                let added = leaf.add(&self.level, index, entry.head, &[record], carve, between);
                 if let Some(added) = added {
                     if added.next().is_none() {
                         self.last.store(added.place().word(), Ordering::Release);
@@ -229,7 +231,8 @@ fn lock_home<'a, const SLOTS: u32>(
         let count = leaf.count();
         let found = leaf.locate(k, 0..count).map(|(index, _)| index);
         // Only what is above all slots may belong behind.
-        match (found == Err(count)).then(|| leaf.next_for(k)).flatten() {
+        let may_be_behind = found == Err(count) && !cfg!(plant = "enhanced_skiplist_stays_home");
+        match may_be_behind.then(|| leaf.next_for(k)).flatten() {
             None => return (leaf, found),
             Some(next) => {
                 leaf.unlock();
@@ -438,7 +441,7 @@ impl<'a> Read<'a> {
         leaf: Leaf<'a, SLOTS>,
         edge: &Edge<'_>,
     ) -> Option<Leaf<'a, SLOTS>> {
-        let next = leaf.next()?;
+        let next = leaf.next().filter(|_| !cfg!(plant = "sorted_trusts_prev"))?;
         let counts = edge.key(self.arena).is_none_or(|k| match next.cmp_low(&k) {
             Order::Less => true,
             Order::Equal => matches!(edge, Edge::At(_)),
@@ -531,6 +534,7 @@ mod tests {
     use memtide_base::{Cursor, Kind, Target, hash};
 
     use super::*;
+    use crate::arena::Beside;
     use crate::contract::BatchShape;
     use crate::kind::MemtableType;
     use crate::memtable::Memtable;
@@ -649,6 +653,131 @@ mod tests {
             assert!(!more, "{key:?} has a version too many");
             let first = *versions.first_key_value().expect("a key has a version").0;
             assert_eq!(table.get(key, hash::key_hash(SEED, key), first), None);
+        }
+    }
+
+    /// Small leaves without an index above them: every search begins at the first.
+    struct Bed {
+        arena: Arena,
+        leaves: Leaves<8>,
+        /// Numbers of the keys that are there, rising; a key's first version has its number.
+        numbers: Vec<u64>,
+        prefix: &'static [u8],
+    }
+
+    /// What readers of a [`Bed`] may see ends here.
+    const BELOW: SeqNo = 1000;
+
+    impl Bed {
+        fn new(prefix: &'static [u8], numbers: &[u64]) -> Self {
+            let (arena, leaves) = (Arena::new(1 << 20), Leaves::default());
+            let mut bed = Self { arena, leaves, numbers: numbers.to_vec(), prefix };
+            for &number in numbers {
+                bed.put(number, number, || ());
+            }
+            bed.numbers.sort_unstable();
+            bed
+        }
+
+        fn key(&self, number: u64) -> Vec<u8> {
+            [self.prefix, &number.to_be_bytes()].concat()
+        }
+
+        fn put(&self, number: u64, seq: SeqNo, between: impl FnMut()) {
+            let (arena, key) = (&self.arena, self.key(number));
+            let plan = arena.plan(400, Beside::default()).expect("a megabyte holds them");
+            assert!(arena.allocate(&plan));
+            let mut slab = arena.slab(&plan);
+            let entry = NewEntry::new(&key, 0, seq, Kind::Put, b"");
+            let carve = |slab: &mut Slab<'_>| Leaf::carve(arena, slab, 0, 0);
+            match self.leaves.first(arena) {
+                None => self.leaves.insert(arena, &mut slab, &entry, None, carve),
+                Some(leaf) => {
+                    self.leaves.insert_behind(arena, &mut slab, &entry, leaf, carve, between)
+                }
+            };
+        }
+
+        fn seek(&self, to: Seek<'_>) -> Pos {
+            let mut pos = Pos::default();
+            self.leaves.seek(&self.arena, &mut pos, BELOW, to, |_| self.leaves.first(&self.arena));
+            pos
+        }
+
+        fn number_at(&self, pos: &Pos) -> Option<u64> {
+            pos.at.map(|at| self.arena.seq(at))
+        }
+
+        fn step(&self, pos: &mut Pos, step: Walk) -> Option<u64> {
+            Leaves::<8>::walk(&self.arena, pos, BELOW, step);
+            self.number_at(pos)
+        }
+
+        /// Cursors on all keys.
+        fn cursors(&self) -> Vec<Pos> {
+            let key = |number: &u64| self.key(*number);
+            self.numbers.iter().map(|n| self.seek(Seek::Ge(LookupKey::new(&key(n), 0)))).collect()
+        }
+
+        /// Every read shows exactly what is there below the bound; `cursors` were placed before.
+        fn verify(&self, cursors: &[Pos], what: &str) {
+            let numbers = &self.numbers;
+            let mut pos = self.seek(Seek::First);
+            for &number in numbers {
+                assert_eq!(self.number_at(&pos), Some(number), "forwards, {what}");
+                self.step(&mut pos, Walk::Next);
+            }
+            assert_eq!(pos.at, None, "forwards, {what}");
+            let mut pos = self.seek(Seek::Last);
+            for &number in numbers.iter().rev() {
+                assert_eq!(self.number_at(&pos), Some(number), "backwards, {what}");
+                self.step(&mut pos, Walk::Prev);
+            }
+            assert_eq!(pos.at, None, "backwards, {what}");
+            for probe in 0..=numbers.last().map_or(0, |last| last + 1) {
+                let key = self.key(probe);
+                let k = LookupKey::new(&key, 0);
+                let first = self.leaves.first(&self.arena).expect("not empty");
+                let shown = Leaves::get(&self.arena, first, &k, BELOW);
+                let own = numbers.binary_search(&probe).ok().map(|_| probe);
+                assert_eq!(shown.map(|at| self.arena.seq(at)), own, "get {probe}, {what}");
+                let ge = numbers.iter().copied().find(|&number| number >= probe);
+                assert_eq!(self.number_at(&self.seek(Seek::Ge(k))), ge, "from {probe}, {what}");
+                let le = numbers.iter().copied().rfind(|&number| number <= probe);
+                assert_eq!(self.number_at(&self.seek(Seek::Le(k))), le, "to {probe}, {what}");
+            }
+            for (index, pos) in cursors.iter().enumerate() {
+                let next = numbers.get(index + 1).copied();
+                assert_eq!(self.step(&mut pos.clone(), Walk::Next), next, "step, {what}");
+                let prev = index.checked_sub(1).map(|index| numbers[index]);
+                assert_eq!(self.step(&mut pos.clone(), Walk::Prev), prev, "step back, {what}");
+            }
+        }
+    }
+
+    /// Not a race but all of them: every read runs between every two stores of every insert.
+    #[test]
+    fn readers_see_all_that_was_there_between_any_two_stores_of_an_insert() {
+        let counts: &[u64] = if cfg!(miri) { &[9] } else { &[1, 2, 7, 8, 9, 12, 16, 17, 20] };
+        for prefix in [&b""[..], b"all heads are equal"] {
+            for (&count, rising) in counts.iter().flat_map(|n| [(n, true), (n, false)]) {
+                for new in (1..=count * 2 + 1).step_by(2) {
+                    let mut numbers: Vec<_> = (1..=count).map(|number| number * 2).collect();
+                    if !rising {
+                        numbers.reverse();
+                    }
+                    let bed = Bed::new(prefix, &numbers);
+                    let cursors = bed.cursors();
+                    let mut stores = 0;
+                    bed.put(new, BELOW + new, || {
+                        stores += 1;
+                        bed.verify(&cursors, &format!("{new} into {numbers:?}, store {stores}"));
+                    });
+                    assert!(stores > 0);
+                    bed.verify(&cursors, &format!("after {new} into {numbers:?}"));
+                    assert_eq!(bed.leaves.check(&bed.arena), Ok(count + 1));
+                }
+            }
         }
     }
 

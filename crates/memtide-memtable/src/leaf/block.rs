@@ -302,7 +302,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 
     /// Announces that slots will move; returns the state from then on.
-    fn begin_move(self) -> u64 {
+    pub(crate) fn begin_move(self) -> u64 {
         let word = self.state_word();
         let moving = word.load(Ordering::Relaxed) + State::VERSION;
         word.store(moving, Ordering::Relaxed);
@@ -312,8 +312,8 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 
     /// Puts a slot in at `index`, which is at most the count; the block is not full. The caller is its only
-    /// writer.
-    fn open(self, index: usize, head: u64, refs: &[Ref]) {
+    /// writer. `between` is called wherever a reader may find the block half done.
+    fn open(self, index: usize, head: u64, refs: &[Ref], mut between: impl FnMut()) {
         let (state, heads) = self.state_and_heads();
         let before = state.load(Ordering::Relaxed);
         let count = State(before).count();
@@ -322,6 +322,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
             for (lane, at) in (0..LANES).zip(refs) {
                 self.lane(lane)[count].store(at.word(), Ordering::Release);
             }
+            between();
             state.store(before + State::SLOT, Ordering::Release);
             return;
         }
@@ -331,16 +332,22 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
             let words = self.lane(lane);
             words[count].store(words[count - 1].load(Ordering::Relaxed), Ordering::Release);
         }
-        state.store(moving + State::SLOT, Ordering::Release);
+        between();
+        if !cfg!(plant = "sorted_counts_last") {
+            state.store(moving + State::SLOT, Ordering::Release);
+        }
         for (lane, at) in (0..LANES).zip(refs) {
             let words = &self.lane(lane)[index..count];
             for pair in words.windows(2).rev() {
+                between();
                 pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Release);
             }
+            between();
             words[0].store(at.word(), Ordering::Release);
         }
         let heads = &heads[index..=count];
         for pair in heads.windows(2).rev() {
+            between();
             pair[1].store(pair[0].load(Ordering::Relaxed), Ordering::Relaxed);
         }
         heads[0].store(head, Ordering::Relaxed);
@@ -363,20 +370,22 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 
     /// Links `right` between this block and the next.
-    fn link_behind(self, right: Self) {
+    fn link_behind(self, right: Self, mut between: impl FnMut()) {
         let after = self.next();
         right.links()[PREV].store(self.at.word(), Ordering::Relaxed);
         right.links()[NEXT].store(word_of(after.map(Self::place)), Ordering::Relaxed);
         // Release pairs with the Acquire in `next` and `prev`.
         self.links()[NEXT].store(right.at.word(), Ordering::Release);
+        between();
         if let Some(after) = after {
             after.links()[PREV].store(right.at.word(), Ordering::Release);
         }
+        between();
     }
 
     /// Puts a slot in at `index`, which `locate` named; returns the new block behind this one if it was
     /// full. `carve` makes that block; it is locked until the caller, the only writer of this block, has
-    /// done what else it takes.
+    /// done what else it takes. `between` as in [`Block::open`].
     pub(crate) fn add(
         self,
         level: &Level<SLOTS>,
@@ -384,12 +393,13 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         head: u64,
         refs: &[Ref],
         carve: impl FnOnce() -> Self,
+        mut between: impl FnMut(),
     ) -> Option<Self> {
         let count = self.count();
         // Counters lean to the safe side of `new_blocks_max` while this runs: items first, blocks last.
         level.items.fetch_add(1, Ordering::Relaxed);
         if count < SLOTS as usize {
-            self.open(index, head, refs);
+            self.open(index, head, refs, between);
             if count + 1 == SLOTS as usize {
                 level.full.fetch_add(1, Ordering::Relaxed);
             }
@@ -398,20 +408,21 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         let right = carve();
         let middle = (SLOTS / 2) as usize;
         if index == count && self.next().is_none() {
-            right.open(0, head, refs);
-            self.link_behind(right);
+            right.open(0, head, refs, || ());
+            self.link_behind(right, between);
         } else {
             self.copy_upper(right, middle);
             if index > middle {
-                right.open(index - middle, head, refs);
+                right.open(index - middle, head, refs, || ());
             }
             let moving = self.begin_move();
-            self.link_behind(right);
+            self.link_behind(right, &mut between);
             let given = u64::from(SLOTS) - middle as u64;
             let halved = moving - given * State::SLOT + State::VERSION;
             self.state_word().store(halved, Ordering::Release);
             if index <= middle {
-                self.open(index, head, refs);
+                between();
+                self.open(index, head, refs, between);
             }
             level.full.fetch_sub(1, Ordering::Release);
         }
@@ -424,7 +435,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     pub(crate) fn begin(self, level: &Level<SLOTS>, slots: &[(u64, &[Ref])]) {
         for (index, (head, refs)) in slots.iter().enumerate() {
             level.items.fetch_add(1, Ordering::Relaxed);
-            self.open(index, *head, refs);
+            self.open(index, *head, refs, || ());
         }
         level.blocks.fetch_add(1, Ordering::Release);
     }

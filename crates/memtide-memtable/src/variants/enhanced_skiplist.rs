@@ -175,7 +175,8 @@ impl EnhancedSkiplist {
     fn raise(&self, arena: &Arena, added: Leaf<'_, SLOTS>, splice: &Splice) {
         let (head, low) = added.low();
         let k = LookupKey { key: arena.key(low), hash: 0, head };
-        for (level, &before) in (0..added.tag()).zip(splice) {
+        let lowest = u32::from(cfg!(plant = "enhanced_skiplist_forgets_low_links"));
+        for (level, &before) in (0..added.tag()).zip(splice).skip(lowest as usize) {
             let mut before = before;
             loop {
                 let next = self.next(arena, before, level);
@@ -251,7 +252,9 @@ impl MemIndex for EnhancedSkiplist {
         }
         // Leaves are taken from the stock before they are counted as used, so reading in this order errs to
         // the safe side only.
-        let needed = self.leaves.level().new_blocks_max(shape.entries + shape.in_flight);
+        let is_alone = cfg!(plant = "enhanced_skiplist_provides_for_itself");
+        let others = if is_alone { 0 } else { shape.in_flight };
+        let needed = self.leaves.level().new_blocks_max(shape.entries + others);
         let spare = u64::from(self.spare.count.load(Ordering::Acquire));
         needed.saturating_sub(spare) * Leaf::<SLOTS>::bytes_max(LEVELS)
     }
@@ -301,9 +304,16 @@ impl MemIndex for EnhancedSkiplist {
 
 #[cfg(test)]
 mod tests {
-    use memtide_base::Kind;
+    use std::thread;
+
+    use memtide_base::ledger::Ledger;
+    use memtide_base::sync::Arc;
+    use memtide_base::{Cursor, Kind, Target};
 
     use super::*;
+    use crate::kind::MemtableType;
+    use crate::memtable::{Memtable, Reservation};
+    use crate::options::MemtableOptions;
 
     fn insert(index: &EnhancedSkiplist, arena: &Arena, keys: &[Vec<u8>], first_seq: SeqNo) {
         let records: u64 =
@@ -390,6 +400,117 @@ mod tests {
                 index.check(&arena, 9000).expect("sound");
             }
         }
+    }
+
+    fn table() -> Arc<Memtable> {
+        let (kind, ledger) = (MemtableType::EnhancedSkiplist, Ledger::unlimited());
+        Memtable::new(&MemtableOptions { kind, bytes_max: 64 << 20, hash_seed: 1, ledger })
+    }
+
+    fn reserve<'t>(table: &'t Memtable, keys: &[Vec<u8>]) -> Reservation<'t> {
+        let mut shape = BatchShape::default();
+        for key in keys {
+            table.measure(&mut shape, Kind::Put, 0, key, b"value");
+        }
+        table.reserve(&shape).expect("64 MiB hold the test")
+    }
+
+    fn put_all(table: &Memtable, keys: &[Vec<u8>], seqs: impl Iterator<Item = SeqNo>) {
+        let mut room = reserve(table, keys);
+        for (key, seq) in keys.iter().zip(seqs) {
+            assert_ne!(room.insert(Kind::Put, 0, key, b"value", seq), Inserted::Duplicate);
+        }
+    }
+
+    #[test]
+    fn reservations_that_live_together_have_all_leaves_they_can_need() {
+        let key = |number: u64| format!("{number:08}").into_bytes();
+        for order in [|n: usize| n, |n: usize| (9 - n) % 9] {
+            let table = table();
+            for number in 0..3200 {
+                put_all(&table, &[key(number * 10)], number..);
+            }
+            // Each of these divides a full leaf.
+            let between: Vec<_> = (0..90).map(|number| key(number * 320 + 5)).collect();
+            let chunks: Vec<_> = between.chunks(10).collect();
+            let mut rooms: Vec<_> = chunks.iter().map(|keys| reserve(&table, keys)).collect();
+            for chunk in (0..9).map(order) {
+                for (key, seq) in chunks[chunk].iter().zip(5000 + 10 * chunk as u64..) {
+                    rooms[chunk].insert(Kind::Put, 0, key, b"value", seq);
+                }
+            }
+            drop(rooms);
+            assert_eq!(table.entry_count(), 3290);
+            table.check().expect("the structure holds");
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own threads are no background work")]
+    fn race(batch: usize, place: fn(u64, u64) -> u64) {
+        const WRITERS: u64 = 4;
+        let (old, each) = if cfg!(miri) { (40, 60) } else { (1000, 4000) };
+        let table = table();
+        let key = |number: u64| format!("{number:016x}").into_bytes();
+        let old_key = |n: u64| [key(place(n % WRITERS, n * 3)), b"+".to_vec()].concat();
+        let mut before: Vec<_> = (0..old).map(old_key).collect();
+        put_all(&table, &before, 0..);
+        before.sort_unstable();
+        thread::scope(|scope| {
+            let table = &table;
+            for writer in 0..WRITERS {
+                scope.spawn(move || {
+                    let keys: Vec<_> = (0..each).map(|n| key(place(writer, n))).collect();
+                    let mut seqs = (0..each).map(|n| old + n * WRITERS + writer);
+                    for keys in keys.chunks(batch) {
+                        put_all(table, keys, seqs.by_ref().take(keys.len()));
+                    }
+                });
+            }
+            for forward in [true, false] {
+                let before = &before;
+                scope.spawn(move || {
+                    for _ in 0..if cfg!(miri) { 2 } else { 30 } {
+                        let (mut cursor, mut seen) = (table.cursor(old), Vec::new());
+                        let mut more =
+                            cursor.seek(if forward { Target::First } else { Target::Last });
+                        while more.expect("memory does not fail") {
+                            seen.push(cursor.entry().key.to_vec());
+                            more = if forward { cursor.next() } else { cursor.prev() };
+                        }
+                        if !forward {
+                            seen.reverse();
+                        }
+                        assert!(seen == *before, "{} of {} keys", seen.len(), before.len());
+                        for key in before.iter().step_by(7) {
+                            assert!(table.get(key, 0, old).is_some(), "{key:?}");
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(table.entry_count(), old + WRITERS * each);
+        table.check().expect("the structure holds");
+        for (writer, n) in (0..each).map(|n| (n % WRITERS, n)) {
+            assert!(table.get(&key(place(writer, n)), 0, SeqNo::MAX).is_some());
+        }
+    }
+
+    #[test]
+    fn writers_of_one_end_race() {
+        race(1, |writer, n| n * 4 + writer);
+        race(37, |writer, n| u64::MAX - (n * 4 + writer));
+    }
+
+    #[test]
+    fn writers_of_the_same_keys_race() {
+        race(1, |_, n| scattered(n));
+        race(37, |writer, n| scattered(n + writer % 2));
+    }
+
+    #[test]
+    fn writers_of_keys_all_over_race() {
+        race(1, |writer, n| scattered(n * 4 + writer));
+        race(100, |writer, n| scattered(n * 4 + writer));
     }
 
     /// Blocks only: a record's header and link word, and what reservations round up, come on top.

@@ -86,7 +86,8 @@ impl Sorted {
     ) {
         for (level, (passed, counts)) in (1..).zip(path.iter().zip(&self.fences)) {
             // Head and record of a slot lie at the same place in leaves and fences.
-            let (head, record) = Fence::at(arena, right).low();
+            let named = if cfg!(plant = "sorted_fence_names_left_key") { left } else { right };
+            let (head, record) = Fence::at(arena, named).low();
             let Some((fence, slot)) = *passed else {
                 let (left_head, left_record) = Fence::at(arena, left).low();
                 let root = Fence::carve(arena, slab, 0, level);
@@ -98,11 +99,13 @@ impl Sorted {
                 return;
             };
             let carve = || Fence::carve(arena, slab, 0, level);
-            let added =
-                Fence::at(arena, fence).add(counts, slot + 1, head, &[record, right], carve);
-            let Some(added) = added else { return };
+            let fence = Fence::at(arena, fence);
+            let refs = [record, right];
+            let Some(added) = fence.add(counts, slot + 1, head, &refs, carve, || ()) else {
+                return;
+            };
             added.unlock();
-            (left, right) = (fence, added.place());
+            (left, right) = (fence.place(), added.place());
         }
         unreachable!("{FENCE_LEVELS} levels are more than an arena can hold");
     }
@@ -323,6 +326,36 @@ mod tests {
                 index.check(&arena, 9000).expect("sound");
             }
         }
+    }
+
+    #[test]
+    fn a_writer_that_stops_in_the_midst_of_a_move_stops_no_reader() {
+        let (index, arena) = filled((0..20_000).map(scattered));
+        let mut fence = Fence::at(&arena, index.root().expect("not empty"));
+        assert_eq!(fence.tag(), 2);
+        fence.begin_move();
+        fence = Fence::at(&arena, fence.slot(CHILD, 1));
+        fence.begin_move();
+        Leaf::<SLOTS>::at(&arena, fence.slot(CHILD, 3)).begin_move();
+        let mut keys: Vec<_> = (0..20_000).map(|n| format!("{:016x}", scattered(n))).collect();
+        for (seq, key) in (0..).zip(&keys) {
+            let found = index.get(&arena, &LookupKey::new(key.as_bytes(), 0), SeqNo::MAX);
+            assert_eq!(found.map(|at| arena.seq(at)), Some(seq), "{key}");
+        }
+        keys.sort_unstable();
+        let (mut pos, mut walked) = (Pos::default(), Vec::new());
+        index.seek(&arena, &mut pos, SeqNo::MAX, Seek::First);
+        while let Some(at) = pos.at {
+            walked.push(String::from_utf8_lossy(arena.key(at)).into_owned());
+            index.walk(&arena, &mut pos, SeqNo::MAX, Walk::Next);
+        }
+        assert_eq!(walked, keys);
+        index.seek(&arena, &mut pos, SeqNo::MAX, Seek::Last);
+        while let Some(at) = pos.at {
+            assert_eq!(walked.pop().as_deref().map(str::as_bytes), Some(arena.key(at)));
+            index.walk(&arena, &mut pos, SeqNo::MAX, Walk::Prev);
+        }
+        assert_eq!(walked, [""; 0]);
     }
 
     #[test]
