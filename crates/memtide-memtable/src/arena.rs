@@ -369,7 +369,7 @@ impl Drop for Slab<'_> {
 #[inline]
 fn segment_of(offset: u64) -> usize {
     // The logarithm is never that of 0, which takes a branch.
-    ((offset | FIRST_SPAN / 2).ilog2() - (FIRST_SPAN / 2).ilog2()) as usize
+    ((offset | (FIRST_SPAN / 2)).ilog2() - (FIRST_SPAN / 2).ilog2()) as usize
 }
 
 #[inline]

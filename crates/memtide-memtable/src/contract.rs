@@ -10,9 +10,9 @@
 //! - **Bounds.** A read below `S` sees versions with `seq < S`. What is inserted while a cursor is open is
 //!   at or above its bound, so a cursor may miss it freely; it must never miss or repeat anything older.
 //! - **Locking.** One `insert` runs at a time, unless the index says [`MemIndex::inserts_concurrently`], beside
-//!   any number of readers: every word that a reader may see
-//!   is an atomic, stored Release after what it leads to and loaded Acquire. An index that is not built for
-//!   that yet says so by [`MemIndex::is_gated`]; then the memtable's gate keeps readers out of inserts.
+//!   any number of readers, who never wait for it: every word that a reader may see is an atomic, stored Release
+//!   after what it leads to and loaded Acquire. What a concurrent insert adds lies at or above every reader's
+//!   bound, so a reader may miss it; it must not trip over it, nor miss or repeat anything older.
 //! - **Memory.** An insert takes all memory from the slab, and never more than `index_bytes_max` and
 //!   `link_words` promised for the batch. What readers build lies on the heap and is metered.
 
@@ -128,11 +128,6 @@ pub(crate) enum Walk {
 pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// What this variant costs.
     fn descriptor(&self) -> Descriptor;
-
-    /// Whether readers must be kept out while an insert runs.
-    fn is_gated(&self) -> bool {
-        true
-    }
 
     /// Whether `insert` may run in many threads at once, each with a slab of its own.
     fn inserts_concurrently(&self) -> bool {

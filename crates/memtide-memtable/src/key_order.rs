@@ -176,7 +176,7 @@ mod tests {
         let odd = |n: u64| {
             let mut key = vec![0; usize::try_from(n % 23).expect("small")];
             if let Some(last) = key.last_mut() {
-                *last = u8::from(n % 3 == 0);
+                *last = u8::from(n.is_multiple_of(3));
             }
             key
         };

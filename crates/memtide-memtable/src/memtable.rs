@@ -9,9 +9,8 @@
 //! it. What was inserted counts from the end of its reservation on.
 //!
 //! # Reading
-//! Readers run beside the writer. Where an index is gated they wait for at most one insert, elsewhere for none;
-//! no writer waits for the sort of a variant that orders on demand. A bound given to a read must have been
-//! published before the read began; then everything below it is in the table and stays.
+//! Readers run beside the writers and wait for none of them; no writer waits for a reader, not even for the
+//! sort of a variant that orders on demand. A bound given to a read must have been published before the read began; then everything below it is in the table and stays.
 //!
 //! # Memory
 //! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's
@@ -23,7 +22,7 @@ use std::ops::Deref;
 
 use memtide_base::ledger::{Account, Charge};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use memtide_base::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use memtide_base::sync::{Arc, Mutex, MutexGuard};
 use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
@@ -89,32 +88,12 @@ pub struct Memtable {
     options: MemtableOptions,
     arena: Arena,
     index: Box<dyn MemIndex>,
-    /// Writers hold it for one insert, readers for one step.
-    gate: Gate,
     /// Held to plan a slab, by the only writer of an index until its reservation ends; guards the arena's charge.
     planner: Mutex<Charge>,
     meter: Arc<HeapMeter>,
     range_tombstones: Mutex<RangeDeletes>,
     has_range_tombstones: AtomicBool,
     counters: Counters,
-}
-
-/// Keeps readers out of inserts, where the index asks for it.
-#[derive(Debug)]
-struct Gate(Option<RwLock<()>>);
-
-impl Gate {
-    fn new(needed: bool) -> Self {
-        Self(needed.then(|| RwLock::new(())))
-    }
-
-    fn reader(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        self.0.as_ref().map(RwLock::read)
-    }
-
-    fn writer(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        self.0.as_ref().map(RwLock::write)
-    }
 }
 
 /// The range tombstones in insertion order and, once a reader asked, fragmented.
@@ -169,7 +148,6 @@ impl Memtable {
         Arc::new(Self {
             options: options.clone(),
             arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
-            gate: Gate::new(index.is_gated()),
             index,
             planner: Mutex::new(charge),
             meter,
@@ -266,7 +244,6 @@ impl Memtable {
     /// `hash` is the key's hash under the table's seed. Does not allocate.
     #[must_use]
     pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Option<Entry<'_>> {
-        let _gate = self.gate.reader();
         let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
         Some(self.arena.entry(found))
     }
@@ -383,7 +360,6 @@ impl Memtable {
         if arena > self.bytes_max().saturating_sub(fixed) {
             return Err(format!("{fixed} B and {arena} B are beyond {} B", self.bytes_max()));
         }
-        let _gate = self.gate.reader();
         self.index.check(&self.arena, self.entry_count())
     }
 
@@ -391,9 +367,8 @@ impl Memtable {
         &self.arena
     }
 
-    /// Runs one read step of the index under the gate.
+    /// Runs one read step of the index.
     pub(crate) fn read<R>(&self, step: impl FnOnce(&dyn MemIndex, &Arena) -> R) -> R {
-        let _gate = self.gate.reader();
         step(&*self.index, &self.arena)
     }
 
@@ -479,14 +454,11 @@ impl Reservation<'_> {
         assert_ne!(kind, Kind::RangeDelete, "range deletes go through delete_range");
         let table = self.table;
         let entry = NewEntry::new(key, hash, seq, kind, value);
-        let inserted = {
-            let _gate = table.gate.writer();
-            let index_bytes = std::mem::take(&mut self.index_bytes);
-            if index_bytes > 0 {
-                table.index.provide(&table.arena, &mut self.slab, index_bytes);
-            }
-            table.index.insert(&table.arena, &mut self.slab, &entry)
-        };
+        let index_bytes = std::mem::take(&mut self.index_bytes);
+        if index_bytes > 0 {
+            table.index.provide(&table.arena, &mut self.slab, index_bytes);
+        }
+        let inserted = table.index.insert(&table.arena, &mut self.slab, &entry);
         if inserted != Inserted::Duplicate {
             self.tally.note(seq, key.len(), value.len());
             self.tally.entries += 1;

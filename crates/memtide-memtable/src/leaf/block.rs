@@ -72,7 +72,7 @@ impl State {
     /// Slots in use.
     #[inline]
     pub(crate) fn count(self) -> usize {
-        (self.0 / Self::SLOT & Self::COUNT_MASK) as usize
+        ((self.0 / Self::SLOT) & Self::COUNT_MASK) as usize
     }
 
     /// Counts the moves of slots twice.

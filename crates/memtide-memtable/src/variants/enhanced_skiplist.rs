@@ -234,10 +234,6 @@ impl MemIndex for EnhancedSkiplist {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn inserts_concurrently(&self) -> bool {
         true
     }

@@ -9,7 +9,7 @@
 //! Point reads and writes are O(1); an overwrite touches its key's list alone. Order is made on demand
 //! (`crate::view`), so scans between writes cost a sort of what came since and a merge.
 //!
-//! Readers need no gate: a get never waits, neither for the writer nor for another reader, and a seek waits
+//! A get never waits, neither for the writer nor for another reader, and a seek waits
 //! at most for another reader that builds the view.
 //!
 //! Choose it for point reads, counters, sessions; not for scans while writing.
@@ -77,10 +77,6 @@ impl MemIndex for HashLinkedList {
             seek: Cost::SortOnDemand,
             step: Cost::Constant,
         }
-    }
-
-    fn is_gated(&self) -> bool {
-        false
     }
 
     fn link_words(&self, _hash: u64) -> u32 {

@@ -48,10 +48,6 @@ impl MemIndex for HashSkiplist {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn link_words(&self, hash: u64) -> u32 {
         self.list.link_words(hash)
     }

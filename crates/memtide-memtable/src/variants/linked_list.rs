@@ -111,10 +111,6 @@ impl MemIndex for LinkedList {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn link_words(&self, _hash: u64) -> u32 {
         0
     }

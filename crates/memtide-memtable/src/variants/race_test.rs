@@ -1,4 +1,4 @@
-//! Test support: readers of one index beside its writer, without a gate between them.
+//! Test support: readers of one index beside its writer.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own threads are no background work")]
 
@@ -32,7 +32,6 @@ fn versions(first: SeqNo, below: SeqNo) -> impl Iterator<Item = SeqNo> {
 /// Two readers beside a writer of `writes` versions: every get and every walk shows exactly what is below the
 /// bound that was published before it. Returns when the writer is done and the readers have seen the end.
 pub(super) fn readers_see_what_is_published<I: MemIndex>(rig: &Rig<I>, writes: u64) {
-    assert!(!rig.index.is_gated(), "this is for indexes that are read while they are written");
     let published = AtomicU64::new(0);
     let start = Barrier::new(3);
     let mut firsts: Vec<SeqNo> = (0..KEYS).collect();

@@ -35,10 +35,6 @@ impl MemIndex for Skiplist {
         self.list.link_words(hash)
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn inserts_concurrently(&self) -> bool {
         true
     }

@@ -180,10 +180,6 @@ impl MemIndex for Sorted {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn link_words(&self, _hash: u64) -> u32 {
         1
     }

@@ -210,10 +210,6 @@ impl MemIndex for Trie {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn link_words(&self, _hash: u64) -> u32 {
         1
     }

@@ -331,10 +331,6 @@ impl MemIndex for Vector {
         }
     }
 
-    fn is_gated(&self) -> bool {
-        false
-    }
-
     fn link_words(&self, _hash: u64) -> u32 {
         0
     }
