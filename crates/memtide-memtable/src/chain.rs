@@ -43,12 +43,12 @@ pub(crate) fn link(arena: &Arena, start: &AtomicU32, new: Ref) -> bool {
     loop {
         let next = before.load(Ordering::Acquire);
         match Ref::from_word(next).map(|version| (version, arena.seq(version).cmp(&seq))) {
-            Some((version, Order::Greater)) => {
+            Some((version, Order::Greater)) if !cfg!(plant = "skiplist_chains_in_front") => {
                 before = arena.link(version, 0);
                 continue;
             }
             Some((_, Order::Equal)) => return false,
-            Some((_, Order::Less)) | None => {}
+            Some(_) | None => {}
         }
         arena.link(new, 0).store(next, Ordering::Relaxed);
         // Release pairs with the Acquire loads of all who follow the chain: they see the record and its link.

@@ -130,11 +130,10 @@ impl SkipList {
     fn height_of(&self, hash: u64) -> u32 {
         // Three eighths of the nodes of each level reach the next one: a search touches the nodes it passes and
         // not those it overshoots, so it gains from more levels until their bytes cost more.
-        let coins = (hash ^ self.seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let coins = coins ^ coins >> 32;
+        let product = u128::from(hash ^ self.seed) * 0x9E37_79B9_7F4A_7C15;
+        #[expect(clippy::cast_possible_truncation, reason = "both halves, folded, and 18")]
+        let (coins, max) = ((product >> 64) as u64 ^ product as u64, HEIGHT_MAX as u32);
         let up = coins & (coins >> 21 | coins >> 42);
-        #[expect(clippy::cast_possible_truncation, reason = "18")]
-        let max = HEIGHT_MAX as u32;
         (1 + up.trailing_ones()).min(max)
     }
 
@@ -202,11 +201,11 @@ impl SkipList {
                         before = over.node();
                         continue;
                     }
-                    Order::Equal => {
+                    Order::Equal if !cfg!(plant = "skiplist_inserts_twice") => {
                         let twin = over.node().expect("no end equals a key");
                         return (adopt_version(arena, twin, node), twin);
                     }
-                    Order::Greater => {}
+                    Order::Equal | Order::Greater => {}
                 }
                 self.slot(arena, Some(node), level).store(over.0, Ordering::Relaxed);
                 if level == 0 {
@@ -359,6 +358,9 @@ impl SkipList {
         let word = arena.link(node, PREV);
         // Acquire pairs with the Release in `hint` and below.
         let hint = Ref::from_word(word.load(Ordering::Acquire));
+        if cfg!(plant = "skiplist_believes_prev") {
+            return hint;
+        }
         let before = self.walk_on(arena, hint, Some(node));
         if before != hint {
             word.store(word_of(before), Ordering::Release);
@@ -480,7 +482,11 @@ pub(crate) fn newest_version(arena: &Arena, node: Ref, below: SeqNo) -> Option<R
     let chained = chain::newest_below(arena, chain::older(arena, node), below);
     let own = Some(node).filter(|&node| arena.seq(node) < below);
     match (own, chained) {
-        (Some(own), Some(chained)) if arena.seq(own) > arena.seq(chained) => Some(own),
+        (Some(own), Some(chained))
+            if cfg!(plant = "skiplist_shows_own_version") || arena.seq(own) > arena.seq(chained) =>
+        {
+            Some(own)
+        }
         (own, chained) => chained.or(own),
     }
 }

@@ -174,6 +174,23 @@ fn a_tall_node_finds_its_place_while_the_height_is_late() {
     assert_eq!(rig.keys(true), [b"a", b"m", b"x", b"z"]);
 }
 
+#[test]
+fn three_eighths_of_each_level_reach_the_next_whatever_the_hashes() {
+    for seed in [0, 1, SEED, u64::MAX] {
+        let list = SkipList::new(seed);
+        for stride in [1, 3, 16, 1 << 32, 1 << 40, 0x9E37_79B9_7F4A_7C15] {
+            let hashes = (1..=20_000_u64).map(|number| number.wrapping_mul(stride));
+            let heights: Vec<_> = hashes.map(|hash| list.height_of(hash)).collect();
+            let above = |level| heights.iter().filter(|&&height| height > level).count();
+            for (level, share) in [(1, 7500), (2, 2812), (3, 1054)] {
+                let found = above(level);
+                let about = share * 8 / 10..share * 12 / 10;
+                assert!(about.contains(&found), "seed {seed}, stride {stride}: {found} {share}");
+            }
+        }
+    }
+}
+
 const WRITERS: u64 = 4;
 const EACH: u64 = 6_000;
 const KEYS: u64 = 4_001;
