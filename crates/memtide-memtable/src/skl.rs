@@ -483,7 +483,8 @@ pub(crate) fn newest_version(arena: &Arena, node: Ref, below: SeqNo) -> Option<R
     let own = Some(node).filter(|&node| arena.seq(node) < below);
     match (own, chained) {
         (Some(own), Some(chained))
-            if cfg!(plant = "skiplist_shows_own_version") || arena.seq(own) > arena.seq(chained) =>
+            if cfg!(plant = "skiplist_shows_own_version")
+                || arena.seq(own) > arena.seq(chained) =>
         {
             Some(own)
         }

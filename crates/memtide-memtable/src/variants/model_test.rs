@@ -52,6 +52,25 @@ impl<I: MemIndex> Rig<I> {
     }
 }
 
+/// Bytes a distinct key of 16 bytes with a value of 64 takes beside them, in a megabyte filled one by one.
+pub(super) fn bytes_beside_keys_and_values(kind: MemtableType) -> f64 {
+    let ledger = Ledger::unlimited();
+    let options = MemtableOptions { kind, bytes_max: 1 << 20, hash_seed: SEED, ledger };
+    let table = Memtable::new(&options);
+    for seq in 0_u64.. {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&hash::key_hash(SEED, &seq.to_le_bytes()).to_be_bytes());
+        let (hash, mut shape) = (hash::key_hash(SEED, &key), BatchShape::default());
+        table.measure(&mut shape, Kind::Put, hash, &key, &[7; 64]);
+        let Ok(mut room) = table.reserve(&shape) else { break };
+        room.insert(Kind::Put, hash, &key, &[7; 64], seq);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a megabyte")]
+    let (bytes, entries) = (table.usage().overhead as f64, table.entry_count() as f64);
+    assert!(entries > 5000.0, "{entries} entries fill the table");
+    bytes / entries
+}
+
 /// Key, sequence number, value; no value deletes.
 type Write = (Vec<u8>, SeqNo, Option<Vec<u8>>);
 type Versions = BTreeMap<Reverse<SeqNo>, Option<Vec<u8>>>;

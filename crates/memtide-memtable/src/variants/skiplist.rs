@@ -1,6 +1,7 @@
 //! `skiplist`: an arena skip list. Even costs for everything, steps to both sides in O(1).
 //!
-//! The list itself is [`crate::skl`]. Choose it when the load is unknown or changes.
+//! The list itself is [`crate::skl`]: many threads insert at once, readers wait for nobody. Choose it when the
+//! load is unknown or changes, or comes from many threads.
 
 use memtide_base::SeqNo;
 
@@ -65,5 +66,29 @@ impl MemIndex for Skiplist {
             found if found == records => Ok(()),
             found => Err(format!("{records} records were inserted, the list holds {found}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::MemtableType;
+    use crate::variants::{model_test as model, race_test as race};
+
+    #[test]
+    fn readers_beside_a_writer_see_what_is_published() {
+        let rig = model::Rig::new(|_| Skiplist::new(model::SEED));
+        race::readers_see_what_is_published(&rig, 20_000);
+    }
+
+    #[test]
+    fn a_new_key_takes_at_most_32_bytes() {
+        let overhead = model::bytes_beside_keys_and_values(MemtableType::Skiplist);
+        assert!((26.0..32.0).contains(&overhead), "{overhead} B");
+    }
+
+    #[test]
+    fn random_writes_match_a_model() {
+        model::agrees(MemtableType::Skiplist);
     }
 }
