@@ -6,7 +6,7 @@
 //! cargo x tidy    the architecture and the words alone
 //! cargo x crash   simulated crashes at every I/O operation, for every memtable; prints the points
 //! cargo x plants  every planted bug, one build each: which test catches it
-//! cargo x loom    all interleavings of a few operations on each memtable
+//! cargo x loom    interleavings of a few operations on each memtable, one after another
 //! cargo x shuttle random interleavings of more
 //! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`
 //! ```
@@ -91,7 +91,7 @@ const CRASH: &[Step] = &[Step {
     ]),
 }];
 
-/// All interleavings of a few operations on each memtable.
+/// Interleavings of a few operations on each memtable, one after another.
 const LOOM: &[Step] = &[Step {
     name: "memtables under loom",
     env: &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
@@ -120,7 +120,7 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("tidy", "the architecture and the words alone", &[TIDY]),
     ("crash", "simulated crashes at every I/O operation, for every memtable", &[CRASH]),
     (PLANTS, "every planted bug, one build each: which test catches it", &[]),
-    ("loom", "all interleavings of a few operations on each memtable", &[LOOM]),
+    ("loom", "interleavings of a few operations on each memtable, one after another", &[LOOM]),
     ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
     ("full", "all that must hold before a change is taken", &[CHECK, TEST, LOOM, SHUTTLE, FULL]),
 ];

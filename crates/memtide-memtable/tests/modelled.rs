@@ -1,5 +1,5 @@
-//! Memtables under a model checker, which decides when each thread goes on: `cargo x loom` tries all
-//! interleavings of a few operations (with a bound on preemptions), `cargo x shuttle` random ones of more.
+//! Memtables under a model checker, which decides when each thread goes on: `cargo x loom` tries
+//! interleavings of a few operations one after another (with a bound on preemptions), `cargo x shuttle` random ones of more.
 //!
 //! Built with `--cfg loom` or `--cfg shuttle` only: locks, atomics and the arena's memory are then the
 //! checker's, see `memtide_base::sync` and the arena's `modelled`.
@@ -129,12 +129,15 @@ fn run(kind: MemtableType, script: Script) {
     assert_eq!(world.table.check(), Ok(()));
 }
 
-/// All interleavings with at most two preemptions.
+/// Interleavings with at most two preemptions: all of them with `MEMTIDE_LOOM=all`, else the first so many.
 #[cfg(loom)]
 fn explore(kind: MemtableType) {
+    const PERMUTATIONS: usize = 4_000;
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.max_branches = 100_000;
+    let all = std::env::var("MEMTIDE_LOOM").is_ok_and(|value| value == "all");
+    model.max_permutations = (!all).then_some(PERMUTATIONS);
     let script = Script { writers: 2, writes: 1, keys: 1, readers: 0, reads: 0 };
     model.check(move || run(kind, script));
     let script = Script { writers: 1, writes: 2, keys: 2, readers: 1, reads: 1 };

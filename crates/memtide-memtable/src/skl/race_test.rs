@@ -192,6 +192,7 @@ fn three_eighths_of_each_level_reach_the_next_whatever_the_hashes() {
 }
 
 const WRITERS: u64 = 4;
+const THREADS: usize = 4;
 const EACH: u64 = 6_000;
 const KEYS: u64 = 4_001;
 
@@ -223,9 +224,9 @@ fn write(key: &[u8], seq: SeqNo) -> NewEntry<'_> {
 #[test]
 fn readers_beside_many_writers_miss_nothing_published() {
     let rig = Rig::new();
-    let published: [AtomicU64; WRITERS as usize] = Default::default();
+    let published: [AtomicU64; THREADS] = Default::default();
     let new_keys = AtomicU64::new(0);
-    let start = Barrier::new(WRITERS as usize + 2);
+    let start = Barrier::new(THREADS + 2);
     thread::scope(|scope| {
         for (writer, published) in (0..WRITERS).zip(&published) {
             let (rig, new_keys, start) = (&rig, &new_keys, &start);
