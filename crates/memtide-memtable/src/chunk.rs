@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! 64-bit word   content
-//! 0             ref of the older chunk (low half, 0 = none), capacity n (high half)
-//! 1             entries
+//! 0             link to the older chunk: its ref (low half, 0 = none), its capacity (high half)
+//! 1             entries (low half), 1 if one came below others' sequence numbers (high half)
 //! 2             largest sequence number here and in everything older
 //! 3             n/8 words of tags
 //! ..            n/8 words of filter
@@ -21,28 +21,39 @@
 use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arena::{Arena, Ref, Slab, word_of};
+use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{LookupKey, NewEntry};
+use crate::gallop::gallop;
 use crate::tags;
 
 /// Fewest entries of a chunk: a whole number of words of everything.
 pub(crate) const CAPACITY_MIN: u64 = 16;
 const LINK: usize = 0;
 const COUNT: usize = 1;
+/// In word 1: an entry came late.
+const LATE: u64 = 1 << 32;
 const SEQ_MAX: usize = 2;
 const HEADER: usize = 3;
 
 /// The newest version seen so far by a search.
 pub(crate) type Best = Option<(SeqNo, Ref)>;
 
-/// Takes `at` over if it is a newer version of `k` below `below`.
+/// Takes `at` over if it is a newer version of `k` below `below`; whether it is one.
 #[inline]
-pub(crate) fn improve(arena: &Arena, best: &mut Best, k: &LookupKey<'_>, below: SeqNo, at: Ref) {
-    let entry = arena.entry(at);
-    let newer = best.is_none_or(|(seq, _)| seq < entry.seq);
-    if newer && entry.seq < below && entry.key == k.key {
-        *best = Some((entry.seq, at));
+pub(crate) fn improve(
+    arena: &Arena,
+    best: &mut Best,
+    k: &LookupKey<'_>,
+    below: SeqNo,
+    at: Ref,
+) -> bool {
+    let seq = arena.seq(at);
+    let newer = best.is_none_or(|(newest, _)| newest < seq);
+    let improves = newer && seq < below && arena.key(at) == k.key;
+    if improves {
+        *best = Some((seq, at));
     }
+    improves
 }
 
 /// The ref at `index` of an array that has two in each word.
@@ -84,28 +95,35 @@ impl<'a> Chunk<'a> {
         debug_assert!(capacity >= CAPACITY_MIN && capacity.is_power_of_two());
         let words = u32::try_from(words_of(capacity)).expect("chunks are far below 4 GiB");
         let at = slab.words8(words);
-        let words = arena.words8(at, words);
-        words[LINK].store(capacity << 32, Ordering::Release);
-        (at, Self::new(words, capacity))
+        (at, Self::new(arena.words8(at, words), capacity))
     }
 
-    /// The chunk at `at`.
+    /// The chunk at `at`, which was carved with this capacity.
     #[inline]
-    pub(crate) fn open(arena: &'a Arena, at: Ref) -> Self {
-        let capacity = arena.words8(at, 1)[LINK].load(Ordering::Acquire) >> 32;
+    pub(crate) fn open(arena: &'a Arena, at: Ref, capacity: u64) -> Self {
         let words = u32::try_from(words_of(capacity)).expect("as it was carved");
         Self::new(arena.words8(at, words), capacity)
+    }
+
+    /// The chunk that a link leads to; 0 leads to none.
+    #[inline]
+    pub(crate) fn follow(arena: &'a Arena, link: u64) -> Option<Self> {
+        Ref::from_word(half(link, 0)).map(|at| Self::open(arena, at, link >> 32))
+    }
+
+    /// A link to this chunk, which lies at `at`.
+    pub(crate) fn link(&self, at: Ref) -> u64 {
+        (self.capacity as u64) << 32 | u64::from(at.word())
     }
 
     fn new(words: &'a [AtomicU64], capacity: u64) -> Self {
         Self { words, capacity: usize::try_from(capacity).expect("targets are 64-bit") }
     }
 
-    /// Empties the chunk; everything older has sequence numbers up to `seq_max`.
-    pub(crate) fn restart(&self, older: Option<Ref>, seq_max: SeqNo) {
+    /// Empties the chunk; `older` is a link, everything older has sequence numbers up to `seq_max`.
+    pub(crate) fn restart(&self, older: u64, seq_max: SeqNo) {
         self.words[COUNT].store(0, Ordering::Release);
-        let link = (self.capacity as u64) << 32 | u64::from(word_of(older));
-        self.words[LINK].store(link, Ordering::Release);
+        self.words[LINK].store(older, Ordering::Release);
         self.words[SEQ_MAX].store(seq_max, Ordering::Release);
         // Release as all stores here: who sees one of them sees what announced the restart.
         for word in self.tags().iter().chain(self.filter()).chain(self.packed_refs()) {
@@ -115,26 +133,40 @@ impl<'a> Chunk<'a> {
 
     /// Appends a record; the chunk is not full.
     pub(crate) fn push(&self, entry: &NewEntry<'_>, at: Ref) {
+        let count = self.words[COUNT].load(Ordering::Relaxed);
         let index = self.len();
         debug_assert!(index < self.capacity);
         pack(self.packed_refs(), index, at);
         tags::put(self.tags(), index, entry.hash);
         tags::admit(self.filter(), entry.hash);
-        if entry.seq > self.seq_max() {
+        let late = if entry.seq < self.seq_max() {
+            LATE
+        } else {
             self.words[SEQ_MAX].store(entry.seq, Ordering::Release);
-        }
-        // Pairs with the Acquire in `len`.
-        self.words[COUNT].store(index as u64 + 1, Ordering::Release);
+            0
+        };
+        // Pairs with the Acquire in `state`.
+        self.words[COUNT].store((count + 1) | late, Ordering::Release);
     }
 
     /// Improves `best` by the newest version of `k` below `below`.
     #[inline]
     pub(crate) fn search(&self, arena: &Arena, k: &LookupKey<'_>, below: SeqNo, best: &mut Best) {
-        if tags::may_hold(self.filter(), k.hash) {
-            for index in tags::find(self.tags(), self.len(), k.hash) {
-                if let Some(at) = packed(self.packed_refs(), index) {
-                    improve(arena, best, k, below, at);
-                }
+        if !tags::may_hold(self.filter(), k.hash) {
+            return;
+        }
+        let (mut len, is_rising) = self.state();
+        let refs = self.packed_refs();
+        if is_rising && below <= self.seq_max() {
+            // What came last may be hidden, however much it is.
+            len -= gallop(len, |back| {
+                packed(refs, len - 1 - back).is_some_and(|at| arena.seq(at) >= below)
+            });
+        }
+        for index in tags::find(self.tags(), len, k.hash) {
+            let found = packed(refs, index).is_some_and(|at| improve(arena, best, k, below, at));
+            if found && is_rising {
+                break;
             }
         }
     }
@@ -146,8 +178,14 @@ impl<'a> Chunk<'a> {
     }
 
     pub(crate) fn len(&self) -> usize {
+        self.state().0
+    }
+
+    /// The number of entries, and whether none has a sequence number below one before it.
+    #[inline]
+    fn state(&self) -> (usize, bool) {
         let count = self.words[COUNT].load(Ordering::Acquire);
-        usize::try_from(count).expect("targets are 64-bit")
+        (half(count, 0) as usize, count < LATE)
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -159,8 +197,9 @@ impl<'a> Chunk<'a> {
         (self.capacity - self.len()) as u64
     }
 
-    pub(crate) fn older(&self) -> Option<Ref> {
-        Ref::from_word(half(self.words[LINK].load(Ordering::Acquire), 0))
+    /// The link to the older chunk.
+    pub(crate) fn older(&self) -> u64 {
+        self.words[LINK].load(Ordering::Acquire)
     }
 
     pub(crate) fn seq_max(&self) -> SeqNo {
@@ -197,11 +236,15 @@ impl<'a> Chunk<'a> {
         self.refs().enumerate().map(move |(index, at)| (at, tags::at(tags, index)))
     }
 
-    /// What is wrong with the chunk: more than fits, sequence numbers above the largest.
+    /// What is wrong with the chunk: more than fits, sequence numbers above the largest or not as it says.
     pub(crate) fn check(&self, arena: &Arena) -> Result<(), String> {
         let (len, capacity, max) = (self.len(), self.capacity, self.seq_max());
         if len > capacity {
             return Err(format!("a chunk for {capacity} records has {len}"));
+        }
+        let is_rising = self.refs().is_sorted_by(|&a, &b| arena.seq(a) <= arena.seq(b));
+        if self.state().1 && !is_rising {
+            return Err("a chunk hides that an entry came late".into());
         }
         match self.refs().find(|&at| arena.seq(at) > max) {
             Some(at) => Err(format!("{:?} is above its chunk's {max}", arena.entry(at))),

@@ -4,10 +4,10 @@
 //! newest -> chunk -> chunk -> ... -> chunk of 16      (crate::chunk)
 //! ```
 //!
-//! A list of chunks, newest first; a chunk holds up to a quarter of what is older and 8,192 at most, so a
+//! A list of chunks, newest first; a chunk holds up to half of what is older and 8,192 at most, so a
 //! tiny table stays tiny and a large one has few. An insert appends in O(1). A get asks each chunk's filter,
-//! compares eight tags at a time where it agrees, and stops at the first chunk that has nothing newer than
-//! what was found. Order is made on demand (`crate::view`).
+//! compares tags from the newest on where it agrees (`crate::tags`), and stops at the first chunk that has
+//! nothing newer than what was found. Order is made on demand (`crate::view`).
 //!
 //! Readers never wait for the writer: chunks are linked whole and only ever filled further, an entry counts
 //! once its chunk counts it.
@@ -30,11 +30,12 @@ use crate::view_cursor;
 
 const CAPACITY_MAX: u64 = 8192;
 /// A new chunk holds one entry for so many older ones.
-const OLDER_PER_ENTRY: u64 = 4;
+const OLDER_PER_ENTRY: u64 = 2;
 
 #[derive(Debug)]
 pub(crate) struct LinkedList {
-    newest: AtomicU32,
+    /// The link to the newest chunk.
+    newest: AtomicU64,
     /// The record inserted last.
     last: AtomicU32,
     count: AtomicU64,
@@ -45,7 +46,7 @@ pub(crate) struct LinkedList {
 impl LinkedList {
     pub(crate) fn new(meter: &Arc<HeapMeter>) -> Self {
         Self {
-            newest: AtomicU32::new(0),
+            newest: AtomicU64::new(0),
             last: AtomicU32::new(0),
             count: AtomicU64::new(0),
             latest: LatestView::default(),
@@ -53,15 +54,11 @@ impl LinkedList {
         }
     }
 
-    fn newest(&self) -> Option<Ref> {
-        Ref::from_word(self.newest.load(Ordering::Acquire))
-    }
-
     /// The chunks, newest first.
     fn chunks<'a>(&self, arena: &'a Arena) -> impl Iterator<Item = Chunk<'a>> + use<'a> {
-        let open = |at: Ref| Chunk::open(arena, at);
-        let newest = self.newest().map(open);
-        std::iter::successors(newest, move |chunk| chunk.older().map(open))
+        // Acquire pairs with the Release in `chunk_with_room`: the chunk is whole.
+        let newest = Chunk::follow(arena, self.newest.load(Ordering::Acquire));
+        std::iter::successors(newest, move |chunk| Chunk::follow(arena, chunk.older()))
     }
 
     /// The newest chunk, a new one if it was full.
@@ -72,8 +69,9 @@ impl LinkedList {
         }
         let capacity = capacity_behind(self.count.load(Ordering::Relaxed));
         let (at, chunk) = Chunk::carve(slab, arena, capacity);
-        chunk.restart(self.newest(), newest.map_or(0, |chunk| chunk.seq_max()));
-        self.newest.store(at.word(), Ordering::Release);
+        let older = self.newest.load(Ordering::Relaxed);
+        chunk.restart(older, newest.map_or(0, |chunk| chunk.seq_max()));
+        self.newest.store(chunk.link(at), Ordering::Release);
         chunk
     }
 

@@ -130,10 +130,10 @@ impl Vector {
 
     /// The blocks in use by a tail, newest first.
     fn blocks<'a>(&self, arena: &'a Arena, tail: Tail) -> impl Iterator<Item = Chunk<'a>> {
-        let refs = self.blocks[..tail.blocks()].iter().rev();
-        refs.map(|block| {
-            let at = Ref::from_word(block.load(Ordering::Acquire));
-            Chunk::open(arena, at.expect("a block in use was carved"))
+        (0..tail.blocks()).rev().map(|block| {
+            let at = Ref::from_word(self.blocks[block].load(Ordering::Acquire));
+            let (_, len) = block_span(block);
+            Chunk::open(arena, at.expect("a block in use was carved"), len as u64)
         })
     }
 
@@ -190,7 +190,7 @@ impl Vector {
         let word = &self.blocks[block];
         let (start, len) = block_span(block);
         let chunk = match Ref::from_word(word.load(Ordering::Acquire)) {
-            Some(known) => Chunk::open(arena, known),
+            Some(known) => Chunk::open(arena, known, len as u64),
             None => {
                 let (carved, chunk) = Chunk::carve(slab, arena, len as u64);
                 word.store(carved.word(), Ordering::Release);
@@ -198,7 +198,7 @@ impl Vector {
             }
         };
         if tail.len() == start {
-            chunk.restart(None, self.seq_max.load(Ordering::Acquire));
+            chunk.restart(0, self.seq_max.load(Ordering::Acquire));
         }
         chunk.push(entry, at);
         let seq_max = self.seq_max.load(Ordering::Relaxed).max(entry.seq);
