@@ -15,6 +15,7 @@ mod contract;
 mod cursor;
 mod entry;
 mod gallop;
+mod key_filter;
 mod key_order;
 mod kind;
 mod leaf;

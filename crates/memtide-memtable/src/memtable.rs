@@ -27,6 +27,7 @@ use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
 use crate::contract::{BatchShape, Descriptor, Inserted, LookupKey, MemIndex, NewEntry};
+use crate::key_filter::KeyFilter;
 use crate::kind::MemtableType;
 use crate::meter::{HeapMeter, Metered};
 use crate::options::MemtableOptions;
@@ -88,6 +89,7 @@ pub struct Memtable {
     options: MemtableOptions,
     arena: Arena,
     index: Box<dyn MemIndex>,
+    filter: KeyFilter,
     /// Held to plan a slab, by the only writer of an index until its reservation ends; guards the arena's charge.
     planner: Mutex<Charge>,
     meter: Arc<HeapMeter>,
@@ -149,6 +151,7 @@ impl Memtable {
             options: options.clone(),
             arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
             index,
+            filter: KeyFilter::new(options.kind, options.bytes_max),
             planner: Mutex::new(charge),
             meter,
             range_tombstones: Mutex::default(),
@@ -192,7 +195,7 @@ impl Memtable {
         let in_flight = self.counters.entries_in_flight.load(Ordering::Acquire);
         let batch = BatchShape { in_flight, ..*shape };
         let index_bytes = self.index.index_bytes_max(&self.arena, &batch);
-        let bytes = slab_bytes(shape, index_bytes);
+        let bytes = slab_bytes(shape, index_bytes) + self.filter.bytes_to_carve();
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
         let range_deletes_in_flight = &self.counters.range_deletes_in_flight;
         let tombstones =
@@ -203,7 +206,8 @@ impl Memtable {
         }
         let plan = self.arena.plan(bytes, self.beside(&batch)).ok_or_else(full)?;
         self.grow(&mut charge, &plan)?;
-        let slab = self.arena.slab(&plan);
+        let mut slab = self.arena.slab(&plan);
+        self.filter.carve(&mut slab);
         self.counters.entries_in_flight.fetch_add(shape.entries, Ordering::Relaxed);
         range_deletes_in_flight.fetch_add(more, Ordering::Relaxed);
         let only = (!self.index.inserts_concurrently()).then_some(charge);
@@ -226,7 +230,7 @@ impl Memtable {
         let index = variants::create(&self.options, &self.meter);
         let bytes = slab_bytes(shape, index.index_bytes_max(&Arena::new(0), shape));
         let view = index.view_bytes_max(shape.entries);
-        fixed_bytes(&*index) + Arena::limit_for(bytes) + view
+        self.filter.limit_for(fixed_bytes(&*index) + Arena::limit_for(bytes) + view)
     }
 
     fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {
@@ -244,6 +248,9 @@ impl Memtable {
     /// `hash` is the key's hash under the table's seed. Does not allocate.
     #[must_use]
     pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Option<Entry<'_>> {
+        if !self.filter.may_contain(&self.arena, hash) {
+            return None;
+        }
         let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
         Some(self.arena.entry(found))
     }
@@ -454,6 +461,7 @@ impl Reservation<'_> {
         assert_ne!(kind, Kind::RangeDelete, "range deletes go through delete_range");
         let table = self.table;
         let entry = NewEntry::new(key, hash, seq, kind, value);
+        table.filter.insert(&table.arena, hash);
         let index_bytes = std::mem::take(&mut self.index_bytes);
         if index_bytes > 0 {
             table.index.provide(&table.arena, &mut self.slab, index_bytes);
