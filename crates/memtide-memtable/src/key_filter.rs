@@ -16,9 +16,9 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::kind::MemtableType;
 
-/// Bytes of a memtable to a byte of its filter. At 16-byte keys with 64-byte values a full table has about ten
-/// bits for a key and admits about 2 % of the absent ones.
-const SHARE: u64 = 96;
+/// Bytes of a memtable to a byte of its filter. A table full of 16-byte keys with 64-byte values has seven bits
+/// for a key, which admit 5 % of the absent ones.
+const SHARE: u64 = 128;
 const WORD_LEN: u64 = 8;
 
 /// Which keys a memtable may hold.
@@ -83,7 +83,7 @@ impl KeyFilter {
     }
 }
 
-/// Whether a variant's lookup of an absent key costs clearly more than the filter's: not if it hashes anyway.
+/// Whether a variant's lookup of an absent key costs clearly more than the filter's: not if it is hashed anyway.
 /// The chunks of `linked_list` have fingerprints of their own, but there are many chunks.
 fn pays(kind: MemtableType) -> bool {
     !matches!(kind, MemtableType::HashLinkedList | MemtableType::HashSkiplist)
@@ -128,7 +128,7 @@ mod tests {
         assert!((0..9500).all(|number| filter.may_contain(&arena, hash_of(number))));
         let strangers = 1_000_000..1_100_000;
         let admitted = strangers.filter(|&n| filter.may_contain(&arena, hash_of(n))).count();
-        assert!(admitted < 4000, "{admitted} of 100000");
+        assert!(admitted < 7000, "{admitted} of 100000");
         assert!(admitted > 100, "{admitted} of 100000: the bound above proves nothing");
     }
 
