@@ -323,6 +323,11 @@ impl Memtable {
         (!self.is_empty()).then(|| self.counters.first_seq.load(Ordering::Acquire))
     }
 
+    /// Says that the table also holds what is left of writes from `first` on: a merge of older tables.
+    pub fn stands_for_writes_from(&self, first: SeqNo) {
+        self.counters.first_seq.fetch_min(first, Ordering::Release);
+    }
+
     /// One above the largest sequence number inserted; 0 while empty.
     #[must_use]
     pub fn seq_end(&self) -> SeqNo {

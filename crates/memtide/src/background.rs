@@ -1,4 +1,4 @@
-//! Background jobs: flush, compaction, and the sync of the log at intervals. Each is a state machine that an
+//! Background jobs: flush, merge in memory, compaction, and the sync of the log at intervals. Each is a state machine that an
 //! executor steps; none keeps the database alive.
 
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::config::Durability;
 use crate::engine::{Engine, Jobs};
 use crate::flush;
 use crate::keyspace_state::KeyspaceState;
+use crate::sealed_merge::{self, Merge, SEALED_AT_REST, SEALED_BUSY};
 use crate::wal::Log;
 use crate::write;
 
@@ -20,6 +21,9 @@ use crate::write;
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between looks at the log when nothing asks for a sync: marks are written then.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time without a newly sealed memtable after which few of them are merged as well.
+const REST: Duration = Duration::from_millis(50);
 
 /// Starts the jobs of a database that was opened for writing.
 pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
@@ -34,6 +38,8 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     };
     let flush = submit(Box::new(FlushJob(weak())))?;
     engine.jobs.lock().flush = Some(flush);
+    let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO }))?;
+    engine.jobs.lock().merge = Some(merge);
     if engine.settings.enable_background_compaction {
         let compaction = submit(Box::new(CompactionJob(weak())))?;
         engine.jobs.lock().compaction = Some(compaction);
@@ -45,8 +51,8 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
 
 /// Waits until all jobs have ended; the engine must be marked as closed.
 pub(crate) fn stop(engine: &Engine) {
-    let Jobs { flush, compaction, sync } = std::mem::take(&mut *engine.jobs.lock());
-    for job in [flush, compaction, sync].into_iter().flatten() {
+    let Jobs { flush, merge, compaction, sync } = std::mem::take(&mut *engine.jobs.lock());
+    for job in [flush, merge, compaction, sync].into_iter().flatten() {
         engine.env.executor.join(job);
     }
 }
@@ -79,7 +85,7 @@ impl Job for FlushJob {
         engine.flush_work.store(true, Ordering::Release);
         // Whoever waits from now on waits for this attempt, not for the one that failed before.
         *engine.flush_failure.lock() = None;
-        let Err(error) = flush::flush(&engine, &keyspace) else { return Step::Again };
+        let Err(error) = flush::flush_beside_writers(&engine, &keyspace) else { return Step::Again };
         *engine.flush_failure.lock() = Some(error.to_string());
         keyspace.want_flush();
         engine.freed.notify();
@@ -108,9 +114,50 @@ fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
     let logged = keyspaces.iter().filter(|keyspace| keyspace.options().logged);
     let oldest = logged.filter_map(|k| Some((k.first_seq()?, k))).min_by_key(|(seq, _)| *seq)?.1;
     if !oldest.current().active.is_empty() {
-        write::rotate(engine, oldest, None);
+        // Where there is no place for it, what is sealed goes first and this is looked at again.
+        let _rotated = write::rotate(engine, oldest, None);
     }
     Some(Arc::clone(oldest))
+}
+
+/// Merges sealed memtables in memory: many at once while memtables fill quickly, few when they do not.
+struct MergeJob {
+    engine: Weak<Engine>,
+    /// When the keyspaces count as at rest, unless another memtable is sealed before.
+    rest: Duration,
+}
+
+impl Job for MergeJob {
+    fn name(&self) -> &'static str {
+        "memtide-merge"
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(engine) = alive(&self.engine) else { return Step::Done };
+        let now = engine.env.clock.now();
+        if engine.merge_work.swap(false, Ordering::AcqRel) {
+            self.rest = now + REST;
+        }
+        let most = if now < self.rest { SEALED_BUSY } else { SEALED_AT_REST };
+        for keyspace in engine.all_keyspaces() {
+            let room = sealed_merge::room_beside_writers(&engine, &keyspace);
+            match sealed_merge::merge(&engine, &keyspace, most, room) {
+                Ok(Merge::Done) => {
+                    engine.freed.notify();
+                    return Step::Again;
+                }
+                Ok(Merge::Nothing) => {}
+                Ok(Merge::Impossible) | Err(_) => {
+                    keyspace.unmergeable.store(true, Ordering::Release);
+                    keyspace.want_flush();
+                    engine.wake_flush();
+                    // Who waits must see whether it waits for a flush that fails.
+                    engine.freed.notify();
+                }
+            }
+        }
+        Step::Park((now < self.rest).then_some(self.rest))
+    }
 }
 
 /// Merges where the shape of a tree asks for it.

@@ -7,7 +7,7 @@
 //! keyspaces  the registry; never held while taking another lock
 //! ```
 //!
-//! Order of taking: keyspace `reshape` → keyspace `upkeep` → `sync` → `commit` → `manifest` → keyspace
+//! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest` → keyspace
 //! `install`. The commit lock is held over no sync.
 
 use std::collections::BTreeMap;
@@ -75,6 +75,8 @@ pub(crate) struct Engine {
     pub(crate) freed: Event,
     /// Work for the flush job.
     pub(crate) flush_work: AtomicBool,
+    /// A memtable was sealed since the merge job looked.
+    pub(crate) merge_work: AtomicBool,
     /// Why the last flush failed; `None` if it did not.
     pub(crate) flush_failure: Mutex<Option<String>>,
     /// Why the last compaction failed; `None` if it did not.
@@ -92,6 +94,7 @@ pub(crate) struct Engine {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Jobs {
     pub(crate) flush: Option<memtide_env::JobId>,
+    pub(crate) merge: Option<memtide_env::JobId>,
     pub(crate) compaction: Option<memtide_env::JobId>,
     pub(crate) sync: Option<memtide_env::JobId>,
 }
@@ -157,6 +160,14 @@ impl Engine {
     pub(crate) fn wake_flush(&self) {
         self.flush_work.store(true, Ordering::Release);
         if let Some(job) = self.jobs.lock().flush {
+            self.env.executor.wake(job);
+        }
+    }
+
+    /// Has the merge job look for work.
+    pub(crate) fn wake_merge(&self) {
+        self.merge_work.store(true, Ordering::Release);
+        if let Some(job) = self.jobs.lock().merge {
             self.env.executor.wake(job);
         }
     }

@@ -1,6 +1,7 @@
 //! Flush: the sealed memtables of a keyspace become one table in level 0.
 //!
-//! Sealed memtables are merged on the way, so a version that no read needs never reaches the disk. Order:
+//! They are the oldest ones, and are merged on the way, so a version that no read needs never reaches the disk:
+//! neither one that a merge in memory dropped before, nor one whose successor is flushed with it. Order:
 //! log synced up to the newest write → table durable → manifest edit durable → superversion installed →
 //! memtables dropped → log segments released.
 
@@ -11,37 +12,53 @@ use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
-use crate::keyspace_state::KeyspaceState;
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit};
 use crate::write;
+
+/// Memtables that a flush beside writers takes at most: while it writes, they fill the place that is left.
+const BESIDE_WRITERS: usize = RUNS_MAX - 4;
 
 /// Flushes everything that is sealed in the keyspace; nothing if nothing is.
 ///
 /// # Errors
 /// The memtables stay and are read as before; a table that was being written is removed.
 pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    flush_oldest(engine, keyspace, usize::MAX)
+}
+
+/// As [`flush`], of as much as lets writers go on meanwhile.
+pub(crate) fn flush_beside_writers(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    flush_oldest(engine, keyspace, BESIDE_WRITERS)
+}
+
+fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<()> {
     let _upkeep = keyspace.upkeep.lock();
     // Closing waits for this lock: what did not begin before must not begin at all.
     engine.check_open()?;
-    flush_sealed(engine, keyspace)
+    let flushed = flush_claimed(engine, keyspace, at_most);
+    // What was claimed is free to be merged, if it is still there.
+    engine.wake_merge();
+    flushed
 }
 
 /// As [`flush`]. The caller holds `upkeep`, or is alone.
 pub(crate) fn flush_sealed(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    flush_claimed(engine, keyspace, usize::MAX)
+}
+
+fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<()> {
     keyspace.flush_wanted.store(false, Ordering::Release);
-    let current = keyspace.current();
-    let sealed = current.sealed.clone();
-    if sealed.is_empty() {
-        return Ok(());
-    }
+    let Some(claim) = keyspace.claim(at_most) else { return Ok(()) };
+    let sealed = &claim.tables;
     let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
     if keyspace.options().logged {
         write::sync_to(engine, flushed_to)?;
     }
     let readers = engine.snapshots.readers();
-    let older = OutsideTables { version: &current.version, from_level: 0, inputs: &|_| false };
+    let older = OutsideTables { version: &claim.version, from_level: 0, inputs: &|_| false };
     let tables = rewrite(
         engine,
         Rewrite {
@@ -56,9 +73,8 @@ pub(crate) fn flush_sealed(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Re
     )?;
     let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
-    drop(current);
-    install(engine, keyspace, &sealed, changes)?;
-    drop(sealed);
+    install(engine, keyspace, sealed, changes)?;
+    drop(claim);
     engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
     engine.freed.notify();
     engine.wake_compaction();
@@ -104,13 +120,16 @@ fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
 /// Seals what is active and flushes it, in every keyspace.
 pub(crate) fn flush_all(engine: &Engine) -> Result<()> {
     for keyspace in engine.all_keyspaces() {
-        {
-            let _commit = engine.commit.lock();
-            if !keyspace.current().active.is_empty() {
-                write::rotate(engine, &keyspace, None);
-            }
+        while !seal_active(engine, &keyspace) {
+            flush(engine, &keyspace)?;
         }
         flush(engine, &keyspace)?;
     }
     Ok(())
+}
+
+/// Seals the active memtable, unless it is empty; `false` if something must be flushed first.
+pub(crate) fn seal_active(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> bool {
+    let _commit = engine.commit.lock();
+    keyspace.current().active.is_empty() || write::rotate(engine, keyspace, None)
 }

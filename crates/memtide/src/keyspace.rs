@@ -165,7 +165,8 @@ impl Keyspace {
             self.state.set_options(options);
         }
         let _commit = engine.commit.lock();
-        write::rotate(engine, &self.state, None);
+        // Where there is no place for one more memtable, the active one is nearly full and the next has the type.
+        let _rotated = write::rotate(engine, &self.state, None);
         Ok(())
     }
 }

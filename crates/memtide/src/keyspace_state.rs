@@ -1,8 +1,11 @@
 //! What a keyspace is at this moment: its memtables and its version, replaced as a whole.
 //!
 //! Who may lock what: readers lock nothing, they load the superversion. Rotation (under the commit lock)
-//! and the installs of flush and compaction replace it under `install`, which is held for no I/O. `upkeep`
-//! is held through a whole flush, `reshape` through a whole compaction, so each is alone in its keyspace.
+//! and the installs of merge, flush and compaction replace it under `install`, which is held for no I/O.
+//! `merging` is held through a whole merge in memory, `upkeep` through a whole flush, `reshape` through a whole
+//! compaction, so each is alone in its keyspace.
+//!
+//! A flush claims the oldest sealed memtables, a merge works on others: a claim waits for the merge that runs.
 
 use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +15,16 @@ use memtide_memtable::Memtable;
 use crate::config::KeyspaceOptions;
 use crate::version::Version;
 
+/// Memtables of a keyspace that take part in reads, the active one included; see
+/// docs/design/0004-memory-tier.md.
+pub(crate) const RUNS_MAX: usize = 12;
+
 /// Everything a read of one keyspace looks at.
 #[derive(Debug)]
 pub(crate) struct SuperVersion {
     /// Takes the writes.
     pub(crate) active: Arc<Memtable>,
-    /// Full tables that wait to be flushed, newest first.
+    /// Full tables that wait to be flushed, newest first; each a memtable, or a merge of several.
     pub(crate) sealed: Vec<Arc<Memtable>>,
     /// The tables on disk.
     pub(crate) version: Arc<Version>,
@@ -42,13 +49,34 @@ pub(crate) struct KeyspaceState {
     pub(crate) name: String,
     options: Mutex<KeyspaceOptions>,
     current: Swap<SuperVersion>,
-    install: Mutex<()>,
+    /// How many of the oldest sealed memtables a flush has claimed.
+    install: Mutex<usize>,
+    /// Held through a merge in memory.
+    pub(crate) merging: Mutex<()>,
     /// Held through a flush.
     pub(crate) upkeep: Mutex<()>,
     /// Held through a compaction.
     pub(crate) reshape: Mutex<()>,
     /// Set when a flush was asked for although no trigger says so.
     pub(crate) flush_wanted: AtomicBool,
+    /// Set when merging in memory cannot make fewer of the sealed memtables, so that only a flush can.
+    pub(crate) unmergeable: AtomicBool,
+}
+
+/// The sealed memtables that a flush works on: nothing else replaces them while this lives.
+#[derive(Debug)]
+pub(crate) struct Claim<'k> {
+    keyspace: &'k KeyspaceState,
+    /// Newest first.
+    pub(crate) tables: Vec<Arc<Memtable>>,
+    /// The tables on disk at the time of the claim.
+    pub(crate) version: Arc<Version>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        *self.keyspace.install.lock() = 0;
+    }
 }
 
 impl KeyspaceState {
@@ -64,10 +92,12 @@ impl KeyspaceState {
             name,
             options: Mutex::new(options),
             current: Swap::new(Arc::new(SuperVersion { active, sealed: Vec::new(), version })),
-            install: Mutex::new(()),
+            install: Mutex::new(0),
+            merging: Mutex::new(()),
             upkeep: Mutex::new(()),
             reshape: Mutex::new(()),
             flush_wanted: AtomicBool::new(false),
+            unmergeable: AtomicBool::new(false),
         }
     }
 
@@ -97,9 +127,56 @@ impl KeyspaceState {
         self.current.store(Arc::new(SuperVersion { active: fresh, sealed, version }));
     }
 
-    /// Replaces the `flushed` oldest sealed memtables by the version that holds their tables.
-    pub(crate) fn install_flush(&self, flushed: &[Arc<Memtable>], version: Arc<Version>) {
+    /// Whether sealing one more memtable would make too many of them.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let current = self.current();
+        current.sealed.len() + 1 >= RUNS_MAX && !current.active.is_empty()
+    }
+
+    /// Claims the oldest sealed memtables for a flush, `at_most` of them; `None` if nothing is sealed. Waits for
+    /// a merge in memory. The caller holds `upkeep`, or is alone.
+    pub(crate) fn claim(&self, at_most: usize) -> Option<Claim<'_>> {
+        let _merging = self.merging.lock();
+        let mut claimed = self.install.lock();
+        let current = self.current();
+        let newer = current.sealed.len().saturating_sub(at_most);
+        let tables = current.sealed[newer..].to_vec();
+        if tables.is_empty() {
+            return None;
+        }
+        *claimed = tables.len();
+        Some(Claim { keyspace: self, tables, version: Arc::clone(&current.version) })
+    }
+
+    /// The sealed memtables that no flush has claimed, newest first, and how many are claimed.
+    pub(crate) fn unclaimed(&self) -> (Vec<Arc<Memtable>>, usize) {
+        let claimed = self.install.lock();
+        let mut sealed = self.current().sealed.clone();
+        sealed.truncate(sealed.len() - *claimed);
+        (sealed, *claimed)
+    }
+
+    /// Replaces neighbouring sealed memtables by the `run` merged from them. The caller holds `merging`.
+    pub(crate) fn install_merge(&self, merged: &[Arc<Memtable>], run: Arc<Memtable>) {
         let _install = self.install.lock();
+        let old = self.current();
+        let first = old.sealed.iter().position(|table| Arc::ptr_eq(table, &merged[0]));
+        let range = first.map(|first| first..first + merged.len());
+        let same = |at| old.sealed.get(at).is_some_and(|tables: &[_]| {
+            tables.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))
+        });
+        let range = range.filter(|range| same(range.clone()));
+        let range = range.expect("what a merge works on stays until it is replaced");
+        let mut sealed = old.sealed.clone();
+        sealed.splice(range, [run]);
+        let (active, version) = (Arc::clone(&old.active), Arc::clone(&old.version));
+        self.current.store(Arc::new(SuperVersion { active, sealed, version }));
+        self.unmergeable.store(false, Ordering::Release);
+    }
+
+    /// Replaces what was claimed, the oldest sealed memtables, by the version that holds their tables.
+    pub(crate) fn install_flush(&self, flushed: &[Arc<Memtable>], version: Arc<Version>) {
+        let mut claimed = self.install.lock();
         let old = self.current();
         let kept = old.sealed.len() - flushed.len();
         let same = old.sealed[kept..].iter().zip(flushed).all(|(a, b)| Arc::ptr_eq(a, b));
@@ -107,6 +184,8 @@ impl KeyspaceState {
         let sealed = old.sealed[..kept].to_vec();
         let active = Arc::clone(&old.active);
         self.current.store(Arc::new(SuperVersion { active, sealed, version }));
+        *claimed = 0;
+        self.unmergeable.store(false, Ordering::Release);
     }
 
     /// Replaces the version after a compaction.

@@ -42,6 +42,7 @@ mod range;
 mod read;
 mod recovery;
 mod rewrite;
+mod sealed_merge;
 mod shutdown;
 mod snapshot;
 mod snapshots;

@@ -36,7 +36,8 @@ use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
 use crate::health::HealthState;
-use crate::keyspace_state::KeyspaceState;
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
+use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{self, Change, Edit, Graveyard, Manifest, ManifestState};
@@ -118,6 +119,10 @@ pub(crate) fn open(
     engine.ledger.suspend(true);
     let end = replay(&engine, &state, segments.readers, &mut report)?;
     if mode == OpenMode::ReadOnly {
+        // No job will do it.
+        for keyspace in engine.all_keyspaces() {
+            sealed_merge::settle(&engine, &keyspace)?;
+        }
         return Ok((engine, report));
     }
     engine.ledger.suspend(false);
@@ -320,6 +325,7 @@ impl Parts<'_> {
             health,
             freed: Event::new(),
             flush_work: AtomicBool::new(false),
+            merge_work: AtomicBool::new(false),
             flush_failure: Mutex::new(None),
             compaction_failure: Mutex::new(None),
             closed: AtomicBool::new(false),
@@ -402,7 +408,7 @@ fn replay_op(
 ) -> Result<()> {
     let hash = hash::key_hash(engine.hash_seed, op.key);
     if !keyspace.current().active.reaches(seq) {
-        write::rotate(engine, keyspace, None);
+        rotate(engine, keyspace, None)?;
     }
     loop {
         let table = Arc::clone(&keyspace.current().active);
@@ -417,7 +423,7 @@ fn replay_op(
                 room.insert(op.kind, hash, op.key, op.value, seq);
                 return Ok(());
             }
-            Err(Full::Table { bytes_max }) => write::rotate(engine, keyspace, Some(bytes_max)),
+            Err(Full::Table { bytes_max }) => rotate(engine, keyspace, Some(bytes_max))?,
             Err(full @ (Full::Budget | Full::System)) => {
                 return Err(Error::new(ErrorKind::Busy, full.to_string()));
             }
@@ -429,6 +435,21 @@ fn replay_op(
             }
         }
     }
+}
+
+/// Rotates a keyspace, first merging what is sealed if there are too many. Where nothing can be merged it is
+/// flushed; opened read-only, it then is one more.
+fn rotate(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    bytes_max: Option<u64>,
+) -> Result<()> {
+    sealed_merge::merge(engine, keyspace, RUNS_MAX - 2, u64::MAX)?;
+    if keyspace.is_crowded() && engine.manifest.lock().is_some() {
+        flush::flush(engine, keyspace)?;
+    }
+    write::rotate_anyway(engine, keyspace, bytes_max);
+    Ok(())
 }
 
 /// Creates the segment that new writes go to, above every number that was ever handed out.
@@ -482,9 +503,8 @@ fn settle_unlogged(engine: &Engine, state: &ManifestState) -> Result<()> {
     for keyspace in engine.all_keyspaces() {
         let was_logged = state.keyspaces[&keyspace.id].options.logged;
         if was_logged && !keyspace.options().logged && !keyspace.current().active.is_empty() {
-            {
-                let _commit = engine.commit.lock();
-                write::rotate(engine, &keyspace, None);
+            while !flush::seal_active(engine, &keyspace) {
+                flush::flush(engine, &keyspace)?;
             }
             flush::flush(engine, &keyspace)?;
         }

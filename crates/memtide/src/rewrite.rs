@@ -7,7 +7,7 @@
 
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Error, RangeTombstone, Result, Target};
+use memtide_base::{Error, RangeTombstone, Result};
 use memtide_storage::compress::Codec;
 use memtide_storage::table::{TableBuilder, TableIdentity, TableOptions};
 
@@ -86,25 +86,12 @@ impl Outputs<'_> {
         let mut rule = Survivors::new(merge.readers, merge.older, &merge.tombstones);
         self.fragments = rule.fragments();
         let mut cursor = MergeCursor::new(merge.sources);
-        let mut found = cursor.seek(Target::First)?;
-        while found {
-            rule.begin_key();
-            let mut is_first = true;
-            loop {
-                let entry = cursor.entry();
-                if rule.keeps(&entry) {
-                    if is_first {
-                        self.cut_if_full(entry.key, merge.table_size)?;
-                    }
-                    is_first = false;
-                    self.builder()?.add(entry)?;
-                }
-                if !cursor.older()? {
-                    break;
-                }
+        rule.walk(&mut cursor, |entry, is_newest| {
+            if is_newest {
+                self.cut_if_full(entry.key, merge.table_size)?;
             }
-            found = cursor.next()?;
-        }
+            self.builder()?.add(entry)
+        })?;
         self.finish(None)?;
         if !self.done.is_empty() {
             self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;

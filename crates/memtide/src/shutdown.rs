@@ -46,9 +46,8 @@ fn finish(engine: &Engine) -> Result<()> {
         return failed_before(engine, &reason);
     }
     for keyspace in engine.all_keyspaces().iter().filter(|keyspace| !keyspace.options().logged) {
-        if !keyspace.current().active.is_empty() {
-            let _commit = engine.commit.lock();
-            write::rotate(engine, keyspace, None);
+        while !flush::seal_active(engine, keyspace) {
+            flush::flush_sealed(engine, keyspace)?;
         }
         flush::flush_sealed(engine, keyspace)?;
     }

@@ -5,7 +5,9 @@
 //! if every read sees past it and nothing outside the merge can hold anything older that it hides.
 
 use memtide_base::range_tombstone::Fragment;
-use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
+use memtide_base::{
+    Cursor, Entry, Kind, RangeTombstone, RangeTombstones, Result, SeqNo, Target,
+};
 
 use crate::snapshots::Readers;
 
@@ -36,13 +38,39 @@ impl<'m> Survivors<'m> {
         Self { readers, older, tombstones: RangeTombstones::new(tombstones), newer: None }
     }
 
+    /// Walks the whole merge in order and hands over each version that stays, and whether it is the newest of its
+    /// key that does.
+    pub(crate) fn walk(
+        &mut self,
+        cursor: &mut impl Cursor,
+        mut take: impl FnMut(Entry<'_>, bool) -> Result<()>,
+    ) -> Result<()> {
+        let mut found = cursor.seek(Target::First)?;
+        while found {
+            self.begin_key();
+            let mut is_newest = true;
+            loop {
+                let entry = cursor.entry();
+                if self.keeps(&entry) {
+                    take(entry, is_newest)?;
+                    is_newest = false;
+                }
+                if !cursor.older()? {
+                    break;
+                }
+            }
+            found = cursor.next()?;
+        }
+        Ok(())
+    }
+
     /// Goes to the next key.
-    pub(crate) fn begin_key(&mut self) {
+    fn begin_key(&mut self) {
         self.newer = None;
     }
 
     /// Whether this version, the next older one of the present key, stays.
-    pub(crate) fn keeps(&mut self, entry: &Entry<'_>) -> bool {
+    fn keeps(&mut self, entry: &Entry<'_>) -> bool {
         let over = self.tombstones.oldest_over(entry.key, entry.seq);
         let newer = match (self.newer.replace(entry.seq), over) {
             (Some(version), Some(tombstone)) => Some(version.min(tombstone)),
@@ -59,6 +87,14 @@ impl<'m> Survivors<'m> {
     /// The range tombstones that stay, fragmented.
     pub(crate) fn fragments(&self) -> Vec<Fragment> {
         self.tombstones.fragments().iter().filter_map(|fragment| self.fragment(fragment)).collect()
+    }
+
+    /// The range tombstones of which something stays, whole.
+    pub(crate) fn surviving(&self, mut tombstones: Vec<RangeTombstone>) -> Vec<RangeTombstone> {
+        let mut seqs: Vec<_> = self.fragments().into_iter().flat_map(|f| f.seqs).collect();
+        seqs.sort_unstable();
+        tombstones.retain(|tombstone| seqs.binary_search(&tombstone.seq).is_ok());
+        tombstones
     }
 
     /// What stays of one fragment. A tombstone under a newer one over the same keys is a version like any

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shape of the tree", &["files", "table_store", "version", "wal"]),
     ("state", &["engine", "keyspace_state"]),
     ("paths", &["batch", "read", "rewrite", "survivors", "write"]),
-    ("upkeep", &["compaction", "flush"]),
+    ("upkeep", &["compaction", "flush", "sealed_merge"]),
     ("drivers", &["background", "handle", "recovery", "shutdown", "verify"]),
     ("facade", &["builder", "db", "iter", "keyspace", "live_snapshot", "snapshot", "stats"]),
 ];

@@ -13,7 +13,7 @@ use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_memtable::{BatchShape, Full, Memtable, Reservation};
 use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
 
-use super::rotate::rotate;
+use super::rotate::{rotate, wait_for_merge};
 use super::{memory, segments};
 use crate::batch::{BatchBody, Payload};
 use crate::config::Durability;
@@ -35,6 +35,7 @@ pub(crate) fn write(engine: &Engine, batch: &BatchBody, durability: Durability) 
             Attempt::Done(committed) => break committed,
             Attempt::NeedsSegment => segments::follow(engine)?,
             Attempt::NeedsMemory => memory.wait(engine)?,
+            Attempt::NeedsMerge(keyspace) => wait_for_merge(engine, &keyspace)?,
         }
     };
     if durability == Durability::Sync && batch.logged.count > 0 {
@@ -54,6 +55,8 @@ enum Attempt {
     NeedsSegment,
     /// Nothing happened; the memtables hold their share of the memory.
     NeedsMemory,
+    /// Nothing happened; the keyspace has as many memtables as it may.
+    NeedsMerge(Arc<KeyspaceState>),
 }
 
 fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
@@ -71,7 +74,13 @@ fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
     if !log.admits(logged + unlogged) {
         return Ok(Attempt::NeedsSegment);
     }
-    let mut choices: Vec<_> = batch.keyspaces.iter().map(|k| choose(engine, batch, k)).collect();
+    let mut choices = Vec::with_capacity(batch.keyspaces.len());
+    for keyspace in &batch.keyspaces {
+        match choose(engine, batch, keyspace) {
+            Some(choice) => choices.push(choice),
+            None => return Ok(Attempt::NeedsMerge(Arc::clone(keyspace))),
+        }
+    }
     let mut rotations = 0;
     let mut rooms = loop {
         let (full, why) = match reserve(&choices) {
@@ -86,8 +95,12 @@ fn try_commit(engine: &Engine, batch: &BatchBody) -> Result<Attempt> {
             "a memtable of {bytes_max} B does not take its batch"
         );
         rotations += 1;
-        make_room(engine, &batch.keyspaces[full], bytes_max);
-        choices[full] = choose(engine, batch, &batch.keyspaces[full]);
+        let keyspace = &batch.keyspaces[full];
+        let made = make_room(engine, keyspace, bytes_max);
+        let Some(choice) = made.then(|| choose(engine, batch, keyspace)).flatten() else {
+            return Ok(Attempt::NeedsMerge(Arc::clone(keyspace)));
+        };
+        choices[full] = choice;
     };
     let durable = engine.durable_seq();
     let lsn = log.position();
@@ -132,15 +145,16 @@ const BATCH_REACH: u64 = 1 << 33;
 /// A memtable and what a batch needs of it.
 type Choice = (Arc<Memtable>, BatchShape);
 
-/// The active memtable of a keyspace, measured for the batch.
-fn choose(engine: &Engine, batch: &BatchBody, keyspace: &Arc<KeyspaceState>) -> Choice {
+/// The active memtable of a keyspace, measured for the batch; `None` if the keyspace needs a merge first.
+fn choose(engine: &Engine, batch: &BatchBody, keyspace: &Arc<KeyspaceState>) -> Option<Choice> {
     // A keyspace that rests while others write must not fall too far behind the log.
-    if !keyspace.current().active.reaches(engine.snapshots.visible() + BATCH_REACH) {
-        rotate(engine, keyspace, None);
+    let reaches = keyspace.current().active.reaches(engine.snapshots.visible() + BATCH_REACH);
+    if !reaches && !rotate(engine, keyspace, None) {
+        return None;
     }
     let table = Arc::clone(&keyspace.current().active);
     let shape = measure(engine, batch, keyspace, &table);
-    (table, shape)
+    Some((table, shape))
 }
 
 /// Room in every memtable, or which of them refused and why; then nothing is held.
@@ -149,10 +163,11 @@ fn reserve(choices: &[Choice]) -> Result<Vec<Reservation<'_>>, (usize, Full)> {
     each.map(|(at, (table, shape))| table.reserve(shape).map_err(|full| (at, full))).collect()
 }
 
-/// Rotates a keyspace whose memtable is full; the next one takes the batch, however large it is.
-fn make_room(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: u64) {
+/// Rotates a keyspace whose memtable is full; the next one takes the batch, however large it is. `false` if it
+/// needs a merge first.
+fn make_room(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: u64) -> bool {
     let usual = keyspace.options().max_memtable_size;
-    rotate(engine, keyspace, (bytes_max > usual).then_some(bytes_max));
+    rotate(engine, keyspace, (bytes_max > usual).then_some(bytes_max))
 }
 
 /// # Errors

@@ -7,5 +7,5 @@ mod segments;
 
 pub(crate) use commit::write;
 
-pub(crate) use rotate::{flush_is_due, rotate};
+pub(crate) use rotate::{flush_is_due, rotate, rotate_anyway};
 pub(crate) use segments::{release, sync_to};

@@ -1,19 +1,40 @@
 //! Rotation: the active memtable is sealed and an empty one takes its place. No I/O.
+//!
+//! A keyspace never has more than [`RUNS_MAX`](crate::keyspace_state::RUNS_MAX) memtables. Whoever would make
+//! one more lets go of everything and waits for a merge in memory, or a flush if there is nothing to merge.
 
 use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::Ordering;
+use memtide_base::{Error, ErrorKind, Result};
 
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 
-/// Sealed tables of a keyspace that start a flush whatever their size: each is one more source to read.
-const SEALED_MAX: usize = 8;
+/// Rotates a keyspace; the new memtable takes at least `bytes_max`, where given. `false`, and nothing changed,
+/// if the keyspace has as many memtables as it may. The caller holds the commit lock.
+#[must_use]
+pub(crate) fn rotate(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    bytes_max: Option<u64>,
+) -> bool {
+    if keyspace.is_crowded() {
+        return false;
+    }
+    rotate_anyway(engine, keyspace, bytes_max);
+    true
+}
 
-/// Rotates a keyspace; the new memtable takes at least `bytes_max`, where given. The caller holds the
-/// commit lock.
-pub(crate) fn rotate(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: Option<u64>) {
+/// As [`rotate`], however many memtables there are: for a replay that can neither merge nor flush them.
+pub(crate) fn rotate_anyway(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    bytes_max: Option<u64>,
+) {
     let options = keyspace.options();
     let size = bytes_max.map(|bytes| bytes.max(options.max_memtable_size));
     keyspace.rotate(engine.new_memtable(options, size));
+    engine.wake_merge();
     if flush_is_due(engine, keyspace) {
         engine.wake_flush();
     }
@@ -21,6 +42,28 @@ pub(crate) fn rotate(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: 
 
 /// Whether enough is sealed in the keyspace that flushing it makes a table of a good size.
 pub(crate) fn flush_is_due(engine: &Engine, keyspace: &KeyspaceState) -> bool {
-    let current = keyspace.current();
-    current.sealed.len() >= SEALED_MAX || current.sealed_bytes() >= engine.settings.flush_target
+    keyspace.current().sealed_bytes() >= engine.settings.flush_target
+}
+
+/// Waits until the keyspace may have one more memtable, or something else happened; then the writer tries again.
+///
+/// # Errors
+/// `Busy` if only a flush can help and flushing failed. The database was closed or takes no writes any more.
+pub(crate) fn wait_for_merge(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
+    let seen = engine.freed.count();
+    // Who closes or fails notifies after saying so; this order cannot miss it.
+    engine.check_open()?;
+    engine.health.check_writable()?;
+    if !keyspace.is_crowded() {
+        return Ok(());
+    }
+    if keyspace.unmergeable.load(Ordering::Acquire)
+        && let Some(failure) = &*engine.flush_failure.lock()
+    {
+        let what = format!("too many memtables wait for a flush, which failed: {failure}");
+        return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
+    }
+    engine.wake_merge();
+    engine.env.executor.wait(&engine.freed, seen, None);
+    Ok(())
 }

@@ -1,0 +1,275 @@
+//! Merge in memory: neighbouring sealed memtables of a keyspace become one, so reads have few of them to look
+//! into and overwritten versions give their memory back before a flush. Nothing on disk changes.
+//!
+//! The result is a sealed memtable like any other, of the type `sorted` whatever the keyspace writes into: it is
+//! filled in key order, which leaves its blocks full, and is never written to again. What is merged is walked
+//! twice, to measure and to fill, so that all memory is charged at once, before the first byte is copied; if the
+//! ledger refuses, nothing has happened. No delete is dropped here: only a flush knows what lies on disk.
+//!
+//! Which: always the newest, so that a flush may claim the oldest meanwhile, and at least as many as leave
+//! [`SEALED_AT_REST`]; then older ones while they are no larger than all newer ones together. So a version is
+//! copied a logarithmic number of times before it is flushed.
+//! (Merging sealed memtables in memory: HBase's in-memory compaction, 2017; sizes as in tiered merging, Bentley
+//! and Saxe 1980.)
+
+use memtide_base::seqno::SEE_ALL;
+use memtide_base::sync::Arc;
+use memtide_base::{Entry, Kind, RangeTombstone, Result, SeqNo, hash};
+use memtide_memtable::{BatchShape, Memtable, MemtableType};
+
+use crate::config::KeyspaceOptions;
+use crate::engine::Engine;
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
+use crate::read::{MergeCursor, Source};
+use crate::survivors::{Older, Survivors};
+use crate::write;
+
+/// Sealed memtables that a keyspace at rest may have; with the active one, reads have four to look into.
+pub(crate) const SEALED_AT_REST: usize = 3;
+/// Sealed memtables that it may have while they come quickly: merging many at once copies less.
+pub(crate) const SEALED_BUSY: usize = 7;
+/// Range tombstones of one memtable: their fragments cost the square of their number.
+const TOMBSTONES_MAX: u64 = 256;
+/// How far apart the writes of one memtable may be; half of what it can take.
+const REACH: u64 = 1 << 33;
+
+/// What an attempt to merge did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merge {
+    /// There are fewer sealed memtables now.
+    Done,
+    /// There was nothing to do.
+    Nothing,
+    /// There are too many, but they do not fit into one, or not into memory: a flush must help.
+    Impossible,
+}
+
+/// Merges some sealed memtables of the keyspace if there are more than `most`, within `room` bytes of new memory.
+///
+/// # Errors
+/// The database was closed.
+pub(crate) fn merge(
+    engine: &Engine,
+    keyspace: &KeyspaceState,
+    most: usize,
+    room: u64,
+) -> Result<Merge> {
+    if keyspace.current().sealed.len() <= most {
+        return Ok(Merge::Nothing);
+    }
+    let _merging = keyspace.merging.lock();
+    engine.check_open()?;
+    let (sealed, claimed) = keyspace.unclaimed();
+    let is_crowded = sealed.len() + claimed + 1 >= RUNS_MAX;
+    if sealed.len() + claimed <= most
+        || sealed.len() < 2
+        || (claimed == 0 && !is_crowded && flush_comes(engine, keyspace))
+    {
+        return Ok(Merge::Nothing);
+    }
+    let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
+    let inputs = plan(&candidates, claimed).map(|count| &sealed[..count]);
+    let run = match inputs {
+        Some(inputs) => build(engine, keyspace.options(), inputs, room)?,
+        None => None,
+    };
+    match inputs.zip(run) {
+        Some((inputs, run)) => {
+            keyspace.install_merge(inputs, run);
+            Ok(Merge::Done)
+        }
+        // What a flush has claimed will be gone soon.
+        None if claimed > 0 => Ok(Merge::Nothing),
+        None => Ok(Merge::Impossible),
+    }
+}
+
+/// Merges until the keyspace is as one at rest is, if it can be.
+///
+/// # Errors
+/// As [`merge`].
+pub(crate) fn settle(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
+    while merge(engine, keyspace, SEALED_AT_REST, u64::MAX)? == Merge::Done {}
+    Ok(())
+}
+
+/// New memory that a merge may take, so that a writer of the keyspace still finds a memtable's worth.
+pub(crate) fn room_beside_writers(engine: &Engine, keyspace: &KeyspaceState) -> u64 {
+    let kept = engine.memtable_bytes() + keyspace.options().max_memtable_size;
+    engine.memtable_share().saturating_sub(kept)
+}
+
+/// Whether a flush is about to take what is sealed anyway.
+fn flush_comes(engine: &Engine, keyspace: &KeyspaceState) -> bool {
+    write::flush_is_due(engine, keyspace)
+        && engine.health.check_writable().is_ok()
+        && engine.flush_failure.lock().is_none()
+}
+
+/// What the choice of inputs depends on.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    bytes: u64,
+    range_tombstones: u64,
+    first_seq: SeqNo,
+    seq_end: SeqNo,
+}
+
+impl Candidate {
+    fn of(table: &Memtable) -> Self {
+        Self {
+            bytes: table.usage().used,
+            range_tombstones: table.range_tombstone_count(),
+            first_seq: table.first_seq().unwrap_or(SeqNo::MAX),
+            seq_end: table.seq_end(),
+        }
+    }
+}
+
+/// How many of the newest of these, given newest first, to merge into one while a flush has claimed `claimed`
+/// older ones.
+fn plan(sealed: &[Candidate], claimed: usize) -> Option<usize> {
+    let sum = |tables: &[Candidate]| tables.iter().map(|table| table.bytes).sum::<u64>();
+    let left = SEALED_AT_REST.saturating_sub(claimed).max(1);
+    let mut count = (sealed.len() + 1).saturating_sub(left).clamp(2, sealed.len().max(2));
+    while sealed.get(count).is_some_and(|next| next.bytes <= sum(&sealed[..count])) {
+        count += 1;
+    }
+    (2..=count.min(sealed.len())).rev().find(|&count| fit_into_one(&sealed[..count]))
+}
+
+fn fit_into_one(tables: &[Candidate]) -> bool {
+    let first = tables.iter().map(|table| table.first_seq).min().unwrap_or_default();
+    let end = tables.iter().map(|table| table.seq_end).max().unwrap_or_default();
+    let range_tombstones: u64 = tables.iter().map(|table| table.range_tombstones).sum();
+    end.saturating_sub(first) < REACH && range_tombstones <= TOMBSTONES_MAX
+}
+
+/// Everything may have an older version outside of the merge.
+struct Unknown;
+
+impl Older for Unknown {
+    fn may_hold(&self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn may_hold_under(&self, _: &RangeTombstone) -> bool {
+        true
+    }
+}
+
+/// The survivors of `inputs` in one memtable; `None` if there is no memory for it.
+fn build(
+    engine: &Engine,
+    options: KeyspaceOptions,
+    inputs: &[Arc<Memtable>],
+    room: u64,
+) -> Result<Option<Arc<Memtable>>> {
+    let options = KeyspaceOptions { memtable_type: MemtableType::Sorted, ..options };
+    let readers = engine.snapshots.readers();
+    let tombstones: Vec<_> = inputs.iter().flat_map(|t| t.range_tombstone_list()).collect();
+    let mut rule = Survivors::new(&readers, &Unknown, &tombstones);
+    let tombstones = rule.surviving(tombstones);
+    let source = |table: &Arc<Memtable>| Source::Memtable(table.cursor(SEE_ALL));
+    let mut cursor = MergeCursor::new(inputs.iter().map(source).collect());
+    let hash = |entry: &Entry<'_>| hash::key_hash(engine.hash_seed, entry.key);
+
+    let gauge = engine.new_memtable(options, Some(0));
+    let mut shape = BatchShape::default();
+    rule.walk(&mut cursor, |entry, _| {
+        gauge.measure(&mut shape, entry.kind, hash(&entry), entry.key, entry.value);
+        Ok(())
+    })?;
+    for t in &tombstones {
+        gauge.measure(&mut shape, Kind::RangeDelete, 0, &t.start, t.end_bytes());
+    }
+    let bytes = gauge.bytes_needed(&shape);
+    if bytes > room {
+        return Ok(None);
+    }
+    let run = engine.new_memtable(options, Some(bytes));
+    let Ok(mut reservation) = run.reserve(&shape) else { return Ok(None) };
+    rule.walk(&mut cursor, |entry, _| {
+        reservation.insert(entry.kind, hash(&entry), entry.key, entry.value, entry.seq);
+        Ok(())
+    })?;
+    for t in &tombstones {
+        reservation.delete_range(&t.start, t.end_bytes(), t.seq);
+    }
+    drop(reservation);
+    // The log is kept for what was merged as it was before.
+    let first = inputs.iter().filter_map(|table| table.first_seq()).min();
+    run.stands_for_writes_from(first.unwrap_or(SeqNo::MAX));
+    Ok(Some(run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(bytes: &[u64]) -> Vec<Candidate> {
+        let tables = bytes.iter().zip((0..100).rev());
+        tables
+            .map(|(&bytes, first_seq)| Candidate {
+                bytes,
+                range_tombstones: 0,
+                first_seq,
+                seq_end: first_seq + 1,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_newest_are_merged_and_older_ones_of_their_size() {
+        for (bytes, claimed, want) in [
+            (&[1, 1, 1, 1][..], 0, Some(4)),
+            (&[1, 1, 1, 9], 0, Some(3)),
+            (&[1, 1, 4, 9], 0, Some(2)),
+            (&[1, 1, 1, 1, 1, 1, 1, 8], 0, Some(7)),
+            (&[1, 1, 1, 1, 1, 1, 7, 8], 0, Some(6)),
+            (&[1, 1, 1, 1, 1, 6, 7, 8], 0, Some(8)),
+            (&[1, 1, 9], 8, Some(3)),
+            (&[1, 1, 9], 1, Some(2)),
+            (&[1, 9], 8, Some(2)),
+            (&[1], 8, None),
+            (&[], 0, None),
+        ] {
+            assert_eq!(plan(&candidates(bytes), claimed), want, "{bytes:?} beside {claimed}");
+        }
+    }
+
+    #[test]
+    fn what_one_memtable_cannot_hold_is_not_merged() {
+        let mut tables = candidates(&[1, 1, 1, 1]);
+        tables[2].range_tombstones = 200;
+        tables[3].range_tombstones = 100;
+        assert_eq!(plan(&tables, 0), Some(3));
+        tables[1].range_tombstones = 100;
+        assert_eq!(plan(&tables, 0), Some(2));
+        tables[0].range_tombstones = 200;
+        assert_eq!(plan(&tables, 0), None);
+        let mut tables = candidates(&[1, 1, 1, 1]);
+        tables[0].first_seq = 1 << 33;
+        tables[0].seq_end = (1 << 33) + 100;
+        assert_eq!(plan(&tables, 0), None);
+    }
+
+    /// Each round seals one memtable of size 1; every size is at rest or busy by turns.
+    #[test]
+    fn a_byte_is_copied_few_times_however_slowly_memtables_come() {
+        for most in [SEALED_AT_REST, SEALED_BUSY] {
+            let (mut sizes, mut copied) = (Vec::new(), 0);
+            for _ in 0..64 {
+                sizes.insert(0, 1);
+                while sizes.len() > most {
+                    let count = plan(&candidates(&sizes), 0).expect("they fit");
+                    let run: u64 = sizes.drain(..count).sum();
+                    sizes.insert(0, run);
+                    copied += run;
+                }
+            }
+            assert!(copied <= 64 * 5, "{copied} for 64 at {most}");
+            assert!(most == SEALED_AT_REST || copied <= 64 * 2, "{copied} for 64 at {most}");
+        }
+    }
+}
