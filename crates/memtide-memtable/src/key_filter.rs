@@ -52,9 +52,9 @@ impl KeyFilter {
         }
     }
 
-    /// The limit of an empty memtable that takes `bytes`, its filter not counted.
-    pub(crate) fn limit_for(&self, bytes: u64) -> u64 {
-        if self.words == 0 { bytes } else { bytes + bytes / (SHARE - 1) + SHARE + WORD_LEN }
+    /// The limit of a memtable that takes `bytes` and the filter which one with that limit has.
+    pub(crate) fn limit_for(kind: MemtableType, bytes: u64) -> u64 {
+        if pays(kind) { bytes + bytes / (SHARE - 1) + SHARE + WORD_LEN } else { bytes }
     }
 
     /// Notes a key; before its record is linked.
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_limit_holds_what_it_is_for_and_the_filter() {
         for bytes in [0, 1, 95, 96, 1000, 4096, 100_000, 12_345_678] {
-            let limit = KeyFilter::new(MemtableType::Sorted, 1 << 20).limit_for(bytes);
+            let limit = KeyFilter::limit_for(MemtableType::Sorted, bytes);
             let filter = KeyFilter::new(MemtableType::Sorted, limit).bytes_to_carve();
             assert!(bytes + filter <= limit, "{bytes} B and {filter} B in {limit} B");
             assert!(limit <= bytes + bytes / 50 + 200);

@@ -230,7 +230,8 @@ impl Memtable {
         let index = variants::create(&self.options, &self.meter);
         let bytes = slab_bytes(shape, index.index_bytes_max(&Arena::new(0), shape));
         let view = index.view_bytes_max(shape.entries);
-        self.filter.limit_for(fixed_bytes(&*index) + Arena::limit_for(bytes) + view)
+        let bytes = fixed_bytes(&*index) + Arena::limit_for(bytes) + view;
+        KeyFilter::limit_for(self.kind(), bytes)
     }
 
     fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {
@@ -562,6 +563,27 @@ mod tests {
             let mut shape = BatchShape::default();
             table.measure(&mut shape, Kind::Put, 3, b"k", b"v");
             table.reserve(&shape).expect("room").insert(Kind::Put, 3, b"k", b"v", 257);
+        }
+    }
+
+    #[test]
+    fn the_smallest_table_knows_what_limit_a_batch_needs() {
+        for kind in MemtableType::ALL {
+            for value_len in [0, 300, 5000, 70_000, 1 << 20] {
+                let options = |bytes_max| MemtableOptions {
+                    kind,
+                    bytes_max,
+                    hash_seed: 1,
+                    ledger: Ledger::unlimited(),
+                };
+                let none = Memtable::new(&options(0));
+                let mut shape = BatchShape::default();
+                none.measure(&mut shape, Kind::Put, 3, b"k", &vec![0; value_len]);
+                let needed = Full::Table { bytes_max: none.bytes_needed(&shape) };
+                assert_eq!(none.reserve(&shape).map(drop), Err(needed), "{kind}");
+                let enough = Memtable::new(&options(none.bytes_needed(&shape)));
+                assert!(enough.reserve(&shape).is_ok(), "{kind}: {value_len} B");
+            }
         }
     }
 

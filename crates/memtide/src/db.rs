@@ -77,6 +77,17 @@ impl Db {
         self.default.get(key)
     }
 
+    /// The values of many keys of the default keyspace; as [`Keyspace::multi_get`].
+    ///
+    /// # Errors
+    /// As [`Keyspace::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        self.default.multi_get(keys)
+    }
+
     /// Whether a key of the default keyspace has a value.
     ///
     /// # Errors

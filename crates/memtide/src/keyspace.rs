@@ -116,6 +116,28 @@ impl Keyspace {
         read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), below)
     }
 
+    /// The values of many keys, in the order the keys are given in, all as of one moment: for each what
+    /// [`Keyspace::get`] would say then. Keys may come in any order and repeat.
+    ///
+    /// Cheaper than single reads, the more the closer the keys lie together: every source is looked into once, in
+    /// key order, and a block that holds several of the keys is fetched once. Takes O(keys) memory besides the
+    /// values.
+    ///
+    /// # Errors
+    /// As [`Keyspace::get`]; no value is returned then.
+    #[doc(alias = "get_many")]
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        let engine = self.engine();
+        engine.check_open()?;
+        let keys: Vec<K> = keys.into_iter().collect();
+        let view = self.state.current();
+        let below = engine.snapshots.visible();
+        read::multi_get(&view, &engine.tables, engine.hash_seed, &keys, below)
+    }
+
     /// Whether a key has a value.
     ///
     /// # Errors

@@ -42,6 +42,23 @@ impl Snapshot {
         read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), self.seqno())
     }
 
+    /// The values of many keys, in the order the keys are given in; as [`Keyspace::multi_get`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`]; no value is returned then.
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Slice>>> {
+        let engine = self.live.handle().engine();
+        engine.check_open()?;
+        keyspace.check_of(engine)?;
+        let keys: Vec<K> = keys.into_iter().collect();
+        let view = keyspace.state().current();
+        read::multi_get(&view, &engine.tables, engine.hash_seed, &keys, self.seqno())
+    }
+
     /// All keys with their values, in key order.
     #[must_use]
     pub fn iter(&self, keyspace: &Keyspace) -> Iter {

@@ -33,5 +33,5 @@ pub use builder::{TableBuilder, TableOptions, TableSummary};
 pub use cursor::TableCursor;
 pub use format::TableIdentity;
 pub use properties::Properties;
-pub use reader::{Found, Table};
+pub use reader::{Found, Near, Table};
 pub use verify::verify_file;

@@ -31,6 +31,19 @@ pub struct Found {
     pub value: Slice,
 }
 
+/// The block of one table that was looked into last.
+#[derive(Debug, Default)]
+pub struct Near(Option<(usize, Arc<BlockView>)>);
+
+impl Near {
+    fn block(&mut self, table: &Table, at: usize) -> Result<&BlockView> {
+        if self.0.as_ref().is_none_or(|(held, _)| *held != at) {
+            self.0 = Some((at, table.block(at)?));
+        }
+        Ok(&self.0.as_ref().expect("set just now").1)
+    }
+}
+
 /// An immutable sorted file of entries, open for reading.
 pub struct Table {
     source: Source,
@@ -76,12 +89,27 @@ impl Table {
     /// # Errors
     /// A data block cannot be read or is damaged.
     pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Result<Option<Found>> {
+        self.get_near(key, hash, below, &mut Near::default())
+    }
+
+    /// As [`Table::get`]; a block that `near` holds is not fetched again, so keys that are asked for in order
+    /// fetch each block once.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn get_near(
+        &self,
+        key: &[u8],
+        hash: u64,
+        below: SeqNo,
+        near: &mut Near,
+    ) -> Result<Option<Found>> {
         let Some(index) = &self.parts.index else { return Ok(None) };
         if self.parts.properties.seq_min >= below || !self.may_contain(key, hash) {
             return Ok(None);
         }
         for at in index.first_at_least(key)..index.rows() {
-            let block = self.block(at)?;
+            let block = near.block(self, at)?;
             let row = block.lower_bound(key, below);
             if row < block.rows() {
                 let found = || Found {

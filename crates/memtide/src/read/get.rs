@@ -1,16 +1,17 @@
 //! Point reads: the first source that has the key below the bound answers, unless a newer range tombstone
 //! covers it.
 //!
-//! Sources are looked at newest first, so the first version found is the newest there is; range tombstones
-//! of every source up to that one are compared with it. A source's data is older than that of the sources
-//! before it, so a tombstone met on the way hides everything behind it as well.
+//! Sources are looked at newest first, so the first version found is the newest there is. A source's data is
+//! older than that of the sources before it, so a range tombstone that covers the key in one source hides
+//! everything behind that source, and whatever of the key is older in the source itself.
 
-use memtide_base::sync::Arc;
 use memtide_base::{Kind, Result, SeqNo, Slice, hash};
+use memtide_memtable::Memtable;
+use memtide_storage::table::{Near, Table};
 
 use crate::keyspace_state::SuperVersion;
 use crate::table_store::TableStore;
-use crate::version::{LEVELS, TableMeta};
+use crate::version::LEVELS;
 
 /// The value of `key` as a read below `below` sees it.
 pub(crate) fn get(
@@ -21,49 +22,59 @@ pub(crate) fn get(
     below: SeqNo,
 ) -> Result<Option<Slice>> {
     let hash = hash::key_hash(hash_seed, key);
-    let mut tombstone: Option<SeqNo> = None;
     for table in view.memtables() {
-        tombstone = tombstone.max(table.covering_tombstone(key, below));
-        if let Some(entry) = table.get(key, hash, below) {
-            let live = entry.kind == Kind::Put && tombstone.is_none_or(|seq| seq < entry.seq);
-            return Ok(live.then(|| Slice::copy_of(entry.value)));
-        }
-        if tombstone.is_some() {
-            return Ok(None);
+        let tombstone = table.covering_tombstone(key, below);
+        if let Looked::Found(value) = look_into_memtable(table, tombstone, key, hash, below) {
+            return Ok(value);
         }
     }
-    let level0 = view.version.level(0).iter();
-    let level0 = level0.filter(|meta| meta.smallest.as_slice() <= key && meta.largest.admits(key));
+    let level0 = view.version.level(0).iter().filter(|meta| meta.spans(key));
     let deeper = (1..LEVELS).filter_map(|level| view.version.table_over(level, key));
-    for meta in level0.chain(deeper) {
-        match look_into(tables, meta, key, hash, below)? {
-            Looked::Found(value) => return Ok(value),
-            Looked::Absent => {}
+    for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
+        let table = tables.open(meta)?;
+        if let Looked::Found(value) = look_into(&table, &mut Near::default(), key, hash, below)? {
+            return Ok(value);
         }
     }
     Ok(None)
 }
 
-enum Looked {
-    /// This table decides: the value, or that there is none.
+/// What one source says about a key.
+pub(super) enum Looked {
+    /// It decides: the value, or that there is none.
     Found(Option<Slice>),
     /// It says nothing about the key.
     Absent,
 }
 
-fn look_into(
-    tables: &TableStore,
-    meta: &Arc<TableMeta>,
+/// Looks into a memtable whose newest range tombstone over the key is `tombstone`.
+pub(super) fn look_into_memtable(
+    table: &Memtable,
+    tombstone: Option<SeqNo>,
+    key: &[u8],
+    hash: u64,
+    below: SeqNo,
+) -> Looked {
+    match table.get(key, hash, below) {
+        Some(entry) => {
+            let live = entry.kind == Kind::Put && tombstone.is_none_or(|seq| seq < entry.seq);
+            Looked::Found(live.then(|| Slice::copy_of(entry.value)))
+        }
+        None if tombstone.is_some() => Looked::Found(None),
+        None => Looked::Absent,
+    }
+}
+
+/// Looks into a table; `near` is the block that was looked into before.
+pub(super) fn look_into(
+    table: &Table,
+    near: &mut Near,
     key: &[u8],
     hash: u64,
     below: SeqNo,
 ) -> Result<Looked> {
-    if meta.seq_min >= below {
-        return Ok(Looked::Absent);
-    }
-    let table = tables.open(meta)?;
     let tombstone = table.range_tombstones().newest_over(key, below);
-    Ok(match table.get(key, hash, below)? {
+    Ok(match table.get_near(key, hash, below, near)? {
         Some(found) => {
             let live = found.kind == Kind::Put && tombstone.is_none_or(|seq| seq < found.seq);
             Looked::Found(live.then_some(found.value))

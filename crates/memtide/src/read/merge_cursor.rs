@@ -114,9 +114,11 @@ impl MergeCursor {
     /// Whether input `a` is to be shown before input `b`: by key in the walking direction, then newest.
     fn comes_before(&self, a: usize, b: usize) -> bool {
         let (a, b) = (&self.inputs[a], &self.inputs[b]);
-        let order = a.head.cmp(&b.head);
+        if a.head != b.head {
+            return (a.head < b.head) == self.forward;
+        }
         let (x, y) = (a.source.entry(), b.source.entry());
-        let order = order.then_with(|| x.key.cmp(y.key));
+        let order = x.key.cmp(y.key);
         let order = if self.forward { order } else { order.reverse() };
         order.then_with(|| y.seq.cmp(&x.seq)).is_lt()
     }

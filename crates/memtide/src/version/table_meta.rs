@@ -69,6 +69,11 @@ impl TableMeta {
         }
     }
 
+    /// Whether a key lies within its bounds.
+    pub(crate) fn spans(&self, key: &[u8]) -> bool {
+        self.smallest.as_slice() <= key && self.largest.admits(key)
+    }
+
     /// What its builder said of it.
     pub(crate) fn summary(&self) -> TableSummary {
         TableSummary {

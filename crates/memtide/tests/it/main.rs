@@ -18,3 +18,4 @@ mod oracle;
 mod reopen;
 mod script;
 mod threads;
+mod tier;

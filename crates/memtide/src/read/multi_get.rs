@@ -1,0 +1,95 @@
+//! Point reads of many keys of one moment, each answered as [`get`](super::get) would answer it.
+//!
+//! Keys are hashed once, sorted, and handed from source to source, newest first, until a source decides them.
+//! So each source is looked into for all keys in turn: a memtable while the processor's caches hold it, a table
+//! opened once, a block fetched once for all keys that lie in it.
+
+use memtide_base::sync::Arc;
+use memtide_base::{Result, SeqNo, Slice, hash};
+use memtide_storage::table::{Near, Table};
+
+use super::get::{Looked, look_into, look_into_memtable};
+use crate::keyspace_state::SuperVersion;
+use crate::table_store::TableStore;
+use crate::version::{LEVELS, TableMeta};
+
+/// A key that no source has decided yet.
+struct Wanted<'k> {
+    key: &'k [u8],
+    hash: u64,
+    /// Where its answer goes.
+    at: usize,
+}
+
+/// The values of `keys` as a read below `below` sees them, in the order of the keys.
+pub(crate) fn multi_get<K: AsRef<[u8]>>(
+    view: &SuperVersion,
+    tables: &TableStore,
+    hash_seed: u64,
+    keys: &[K],
+    below: SeqNo,
+) -> Result<Vec<Option<Slice>>> {
+    let keys = keys.iter().map(AsRef::as_ref).enumerate();
+    let wanted = keys.map(|(at, key)| Wanted { key, hash: hash::key_hash(hash_seed, key), at });
+    let mut reads = MultiGet { open: wanted.collect(), values: Vec::new() };
+    reads.values.resize(reads.open.len(), None);
+    reads.open.sort_unstable_by_key(|wanted| wanted.key);
+    for table in view.memtables() {
+        let tombstones = (table.range_tombstone_count() > 0).then(|| table.range_tombstones());
+        reads.look(|wanted| {
+            let over = tombstones.as_ref().and_then(|all| all.newest_over(wanted.key, below));
+            Ok(look_into_memtable(table, over, wanted.key, wanted.hash, below))
+        })?;
+    }
+    for meta in view.version.level(0) {
+        reads.look_into_tables(tables, below, |key| meta.spans(key).then_some(meta))?;
+    }
+    for level in 1..LEVELS {
+        reads.look_into_tables(tables, below, |key| view.version.table_over(level, key))?;
+    }
+    Ok(reads.values)
+}
+
+struct MultiGet<'k> {
+    /// In key order.
+    open: Vec<Wanted<'k>>,
+    values: Vec<Option<Slice>>,
+}
+
+impl MultiGet<'_> {
+    /// Asks one source about every open key.
+    fn look(&mut self, mut source: impl FnMut(&Wanted<'_>) -> Result<Looked>) -> Result<()> {
+        let mut kept = 0;
+        for at in 0..self.open.len() {
+            let wanted = &self.open[at];
+            match source(wanted)? {
+                Looked::Found(value) => self.values[wanted.at] = value,
+                Looked::Absent => {
+                    self.open.swap(kept, at);
+                    kept += 1;
+                }
+            }
+        }
+        self.open.truncate(kept);
+        Ok(())
+    }
+
+    /// Asks disjoint tables, or one; `over` names the one that a key lies in.
+    fn look_into_tables<'v>(
+        &mut self,
+        tables: &TableStore,
+        below: SeqNo,
+        over: impl Fn(&[u8]) -> Option<&'v Arc<TableMeta>>,
+    ) -> Result<()> {
+        let mut last: Option<(&Arc<TableMeta>, Arc<Table>, Near)> = None;
+        self.look(|wanted| {
+            if last.as_ref().is_none_or(|(meta, ..)| !meta.spans(wanted.key)) {
+                let meta = over(wanted.key).filter(|meta| meta.seq_min < below);
+                let Some(meta) = meta else { return Ok(Looked::Absent) };
+                last = Some((meta, tables.open(meta)?, Near::default()));
+            }
+            let (_, table, near) = last.as_mut().expect("set just now");
+            look_into(table, near, wanted.key, wanted.hash, below)
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! The memory tier: how many memtables there are, what their merges keep, and reads of many keys at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use memtide::{Config, Db, Durability, MemtableType, Snapshot};
+use memtide_env::Simulation;
+
+use crate::oracle::{Change, Draw, NAMES, Repeat, State, seeds, write};
+
+const ROOT: &str = "/db";
+
+fn open(sim: &Simulation, config: &Config) -> Db {
+    Db::builder(ROOT).config(config.clone()).env(sim.env.clone()).open().unwrap()
+}
+
+/// Small memtables, and no reason to flush them but their number.
+fn roomy(kind: MemtableType) -> Config {
+    let mut config = Config {
+        memtable_type: Some(kind),
+        max_memtable_size: Some(4 << 10),
+        memory_budget: Some(64 << 20),
+        flush_target: Some(16 << 20),
+        durability: Some(Durability::Buffered),
+        enable_background_compaction: Some(false),
+        ..Config::default()
+    };
+    config.tree.wal_size = Some(1 << 30);
+    config
+}
+
+/// Memtables that reads of the default keyspace look into.
+fn runs(db: &Db) -> usize {
+    1 + db.stats().keyspaces[0].sealed
+}
+
+/// Gives the jobs all the time they want.
+fn rest(sim: &Simulation) {
+    for _ in 0..20 {
+        sim.steps.run_until_idle();
+        sim.clock.advance(Duration::from_millis(20));
+    }
+    sim.steps.run_until_idle();
+}
+
+#[test]
+fn reads_never_look_into_more_than_twelve_memtables_and_at_rest_into_four() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(1);
+        let db = open(&sim, &roomy(kind));
+        let (mut most, mut draw) = (0, Draw::new(5));
+        for at in 0..4000_u32 {
+            db.put(format!("{:05}", at.wrapping_mul(7919) % 3000), [3; 40]).unwrap();
+            most = most.max(runs(&db));
+            if draw.one_in(400) {
+                rest(&sim);
+                assert!(runs(&db) <= 4, "{kind}: {} runs at rest", runs(&db));
+            }
+        }
+        assert!((9..=12).contains(&most), "{kind}: up to {most} runs");
+        rest(&sim);
+        assert!(runs(&db) <= 4, "{kind}: {} runs at rest", runs(&db));
+        assert_eq!(db.stats().flushes, 0, "{kind}: nothing had to be flushed");
+        assert_eq!(db.iter().count(), 3000, "{kind}");
+    }
+}
+
+/// Without memory or with too many range tombstones to merge, flushes keep the bounds.
+#[test]
+fn what_cannot_be_merged_is_flushed_instead() {
+    let sim = Simulation::new(2);
+    let mut config = roomy(MemtableType::Skiplist);
+    config.max_memtable_size = Some(64 << 10);
+    let db = open(&sim, &config);
+    for at in 0..6000_u32 {
+        let key = (at % 50).to_be_bytes();
+        db.delete_range(&key[..]..&(at % 50 + 2).to_be_bytes()[..]).unwrap();
+        assert!(runs(&db) <= 12, "{} runs", runs(&db));
+    }
+    rest(&sim);
+    assert!(runs(&db) <= 4 && db.stats().flushes > 0, "{:?}", db.stats());
+    assert_eq!(db.iter().count(), 0);
+}
+
+#[test]
+fn merges_in_memory_take_nothing_that_a_writer_needs() {
+    let sim = Simulation::new(3);
+    let mut config = roomy(MemtableType::EnhancedSkiplist);
+    config.memory_budget = Some(512 << 10);
+    config.flush_target = Some(128 << 10);
+    config.max_memtable_size = Some(16 << 10);
+    let db = open(&sim, &config);
+    for at in 0..5000_u32 {
+        db.put(at.to_be_bytes(), [1; 100]).unwrap();
+        let stats = db.stats();
+        assert!(runs(&db) <= 12 && stats.memory_used <= stats.memory_budget, "{stats:?}");
+    }
+    rest(&sim);
+    assert!(runs(&db) <= 4);
+    assert_eq!(db.iter().count(), 5000);
+}
+
+/// What the tables of the default keyspace hold after a flush: (tables, bytes).
+fn flushed(db: &Db) -> (usize, u64) {
+    db.flush().unwrap();
+    let stats = db.stats();
+    (stats.keyspaces[0].tables, stats.keyspaces[0].table_bytes)
+}
+
+/// A table with just these rows, for comparison.
+fn bytes_of(rows: &BTreeMap<Vec<u8>, Vec<u8>>, deleted: &[Vec<u8>]) -> u64 {
+    let sim = Simulation::new(9);
+    let mut config = roomy(MemtableType::Sorted);
+    config.max_memtable_size = Some(8 << 20);
+    let db = open(&sim, &config);
+    for key in deleted {
+        // Below every snapshot there is something to delete.
+        db.put(key, "").unwrap();
+    }
+    let pin = (!deleted.is_empty()).then(|| db.snapshot());
+    for key in deleted {
+        db.delete(key).unwrap();
+    }
+    for (key, value) in rows {
+        db.put(key, value).unwrap();
+    }
+    drop(pin);
+    flushed(&db).1
+}
+
+/// 60 keys are written 100 times over, with values that tell the rounds apart; every round fills several
+/// memtables.
+fn overwrite(db: &Db, rest_at: impl Fn(u32)) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for round in 0..100_u32 {
+        for key in 0..60_u32 {
+            let (key, value) = (format!("key{key:04}").into_bytes(), format!("{round:0200}"));
+            db.put(&key, &value).unwrap();
+            rows.insert(key, value.into_bytes());
+        }
+        rest_at(round);
+    }
+    rows
+}
+
+#[test]
+fn a_version_that_no_snapshot_needs_never_reaches_the_disk() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(4);
+        let db = open(&sim, &roomy(kind));
+        let rows = overwrite(&db, |_| {});
+        assert!(db.stats().keyspaces[0].sealed > 1, "{kind}: several memtables are flushed");
+        let (tables, bytes) = flushed(&db);
+        let want = bytes_of(&rows, &[]);
+        assert_eq!(tables as u64, db.stats().flushes, "{kind}");
+        // Sequence numbers of rounds apart differ in length from those of one after the other.
+        assert!(bytes.abs_diff(want) <= want / 50, "{kind}: {bytes} B, {want} B for the survivors");
+        let found: BTreeMap<_, _> =
+            db.iter().map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect();
+        assert_eq!(found, rows, "{kind}");
+    }
+}
+
+#[test]
+fn memory_of_overwritten_versions_comes_back_before_any_flush() {
+    let sim = Simulation::new(5);
+    let db = open(&sim, &roomy(MemtableType::Trie));
+    overwrite(&db, |_| {});
+    rest(&sim);
+    let sealed = db.stats().keyspaces[0].sealed_bytes;
+    // 100 rounds of 60 values of 200 bytes were written; one round is left, and what did not yet meet its successor.
+    assert!(sealed < 5 * 60 * 300, "{sealed} B are sealed");
+    assert_eq!(db.stats().flushes, 0);
+}
+
+#[test]
+fn a_snapshot_keeps_its_versions_through_merges_in_memory_and_a_flush() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(6);
+        let db = open(&sim, &roomy(kind));
+        let default = db.default_keyspace();
+        let snapshots = std::cell::RefCell::new(Vec::<(u32, Snapshot)>::new());
+        overwrite(&db, |round| {
+            if round % 30 == 7 {
+                snapshots.borrow_mut().push((round, db.snapshot()));
+                rest(&sim);
+            }
+        });
+        let check = |state: &str| {
+            for (round, snapshot) in snapshots.borrow().iter() {
+                let value = snapshot.get(&default, "key0031").unwrap().unwrap();
+                assert_eq!(value, format!("{round:0200}").as_bytes(), "{kind} {state}");
+                assert_eq!(snapshot.iter(&default).count(), 60, "{kind} {state}");
+            }
+        };
+        check("in memory");
+        rest(&sim);
+        check("at rest");
+        let (_, bytes) = flushed(&db);
+        check("flushed");
+        let versions = 60 * 200 * (1 + snapshots.borrow().len() as u64);
+        assert!(bytes > versions && bytes < versions * 3 / 2, "{kind}: {bytes} B");
+    }
+}
+
+/// Deletes in a merge in memory still hide what lies in tables.
+#[test]
+fn deletes_survive_merges_in_memory() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(7);
+        let db = open(&sim, &roomy(kind));
+        for at in 0..300_u32 {
+            db.put(at.to_be_bytes(), "in a table").unwrap();
+        }
+        db.flush().unwrap();
+        let flushes = db.stats().flushes;
+        for at in (0..300_u32).step_by(3) {
+            db.delete(at.to_be_bytes()).unwrap();
+        }
+        db.delete_range(100_u32.to_be_bytes()..200_u32.to_be_bytes()).unwrap();
+        for at in 1000..2000_u32 {
+            db.put(at.to_be_bytes(), [4; 50]).unwrap();
+        }
+        rest(&sim);
+        assert!(runs(&db) <= 4, "{kind}: {:?}", db.stats());
+        assert_eq!(db.stats().flushes, flushes, "{kind}: the deletes are in memory");
+        let left = |at: &u32| at % 3 != 0 && !(100..200).contains(at);
+        let want: Vec<_> = (0..300).filter(left).chain(1000..2000).collect();
+        let found = |db: &Db| -> Vec<u32> {
+            let key = |row: memtide::Result<(memtide::Slice, memtide::Slice)>| row.unwrap().0;
+            db.iter().map(|row| u32::from_be_bytes(key(row)[..].try_into().unwrap())).collect()
+        };
+        assert_eq!(found(&db), want, "{kind}");
+        db.flush().unwrap();
+        assert_eq!(found(&db), want, "{kind} flushed");
+        drop(db);
+        assert_eq!(found(&open(&sim, &roomy(kind))), want, "{kind} reopened");
+    }
+}
+
+/// A replay of more memtables than there may be merges them, also where nothing can be flushed.
+#[test]
+fn opening_keeps_the_bounds() {
+    let sim = Simulation::new(8);
+    let large = Config { max_memtable_size: Some(4 << 20), ..roomy(MemtableType::Vector) };
+    let db = open(&sim, &large);
+    for at in 0..5000_u32 {
+        db.put(at.to_be_bytes(), [1; 60]).unwrap();
+    }
+    drop(db);
+    let small = roomy(MemtableType::Vector);
+    let builder = || Db::builder(ROOT).config(small.clone()).env(sim.env.clone());
+    let reader = builder().read_only(true).open().unwrap();
+    assert!(runs(&reader) <= 4, "{} runs", runs(&reader));
+    assert_eq!(reader.iter().count(), 5000);
+    drop(reader);
+    let db = builder().open().unwrap();
+    assert!(runs(&db) <= 12, "{} runs", runs(&db));
+    rest(&sim);
+    assert!(runs(&db) <= 4, "{} runs", runs(&db));
+    assert_eq!((db.iter().count(), db.stats().flushes), (5000, 0));
+}
+
+/// Both forms of a read, of keys in any order, some of them twice.
+fn check_multi_get(db: &Db, name: &str, state: &State, snapshot: Option<&Snapshot>, draw: &mut Draw) {
+    let keyspace = db.keyspace(name).unwrap();
+    let mut keys: Vec<_> = (0..draw.below(40)).map(|_| draw.key()).collect();
+    keys.extend_from_within(..keys.len() / 4);
+    let found = match snapshot {
+        Some(snapshot) => snapshot.multi_get(&keyspace, &keys).unwrap(),
+        None => keyspace.multi_get(&keys).unwrap(),
+    };
+    assert_eq!(found.len(), keys.len());
+    for (key, found) in keys.iter().zip(found) {
+        let one = match snapshot {
+            Some(snapshot) => snapshot.get(&keyspace, key).unwrap(),
+            None => keyspace.get(key).unwrap(),
+        };
+        assert_eq!(found, one, "{}", key.escape_ascii());
+        assert_eq!(found.as_deref(), state.get(name, key).map(Vec::as_slice));
+    }
+}
+
+#[test]
+fn many_keys_read_at_once_are_what_single_reads_say() {
+    let kinds = MemtableType::ALL.into_iter().cycle();
+    for (seed, kind) in seeds(0..16, 8).into_iter().zip(kinds) {
+        let _repeat =
+            Repeat { test: "many_keys_read_at_once_are_what_single_reads_say", seed };
+        let (sim, mut draw) = (Simulation::new(seed), Draw::new(seed));
+        let mut config = draw.small_config(Some(kind));
+        config.memory_budget = Some(4 << 20);
+        config.flush_target = Some(draw.pick(&[8 << 10, 32 << 10, 1 << 20]));
+        config.tree.wal_size = Some(1 << 20);
+        let db = open(&sim, &config);
+        for name in NAMES {
+            db.keyspace(name).unwrap();
+        }
+        let (mut state, mut past) = (State::default(), None);
+        for _ in 0..600 {
+            let changes: Vec<Change> = draw.batch(&NAMES);
+            write(&db, &changes, Durability::Buffered).unwrap();
+            state.apply(&changes);
+            match draw.below(100) {
+                0..=2 => db.flush().unwrap(),
+                3 => db.compact().unwrap(),
+                4..=6 => rest(&sim),
+                7..=9 => past = Some((db.snapshot(), state.clone())),
+                10..=40 => check_multi_get(&db, draw.pick(&NAMES), &state, None, &mut draw),
+                41..=50 => {
+                    if let Some((snapshot, state)) = &past {
+                        check_multi_get(&db, draw.pick(&NAMES), state, Some(snapshot), &mut draw);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn no_keys_have_no_values_and_a_closed_database_says_so() {
+    let sim = Simulation::new(10);
+    let db = open(&sim, &roomy(MemtableType::Sorted));
+    assert_eq!(db.multi_get([""; 0]).unwrap(), []);
+    assert_eq!(db.multi_get(["absent", ""]).unwrap(), [None, None]);
+    let other = db.default_keyspace();
+    db.close().unwrap();
+    assert_eq!(other.multi_get(["k"]).unwrap_err().kind(), memtide::ErrorKind::Closed);
+}
