@@ -123,7 +123,7 @@ fn equal_in_pair([low, high]: [u64; 2], tag: u8) -> u16 {
 /// A bit for each of eight lanes that equals `tag`.
 #[inline]
 fn equal_in_word(word: u64, tag: u8) -> u8 {
-    let tops = zero_lanes(word ^ u64::from(tag) * LOW_BITS) >> 7;
+    let tops = zero_lanes(word ^ (u64::from(tag) * LOW_BITS)) >> 7;
     // One factor moves the lowest bit of each lane to its place in the highest byte; no two sums meet.
     let [.., bits] = tops.wrapping_mul(0x0102_0408_1020_4080).to_le_bytes();
     bits

@@ -85,7 +85,9 @@ impl Job for FlushJob {
         engine.flush_work.store(true, Ordering::Release);
         // Whoever waits from now on waits for this attempt, not for the one that failed before.
         *engine.flush_failure.lock() = None;
-        let Err(error) = flush::flush_beside_writers(&engine, &keyspace) else { return Step::Again };
+        let Err(error) = flush::flush_beside_writers(&engine, &keyspace) else {
+            return Step::Again;
+        };
         *engine.flush_failure.lock() = Some(error.to_string());
         keyspace.want_flush();
         engine.freed.notify();

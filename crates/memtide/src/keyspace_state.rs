@@ -162,9 +162,11 @@ impl KeyspaceState {
         let old = self.current();
         let first = old.sealed.iter().position(|table| Arc::ptr_eq(table, &merged[0]));
         let range = first.map(|first| first..first + merged.len());
-        let same = |at| old.sealed.get(at).is_some_and(|tables: &[_]| {
-            tables.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))
-        });
+        let same = |at| {
+            old.sealed.get(at).is_some_and(|tables: &[_]| {
+                tables.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))
+            })
+        };
         let range = range.filter(|range| same(range.clone()));
         let range = range.expect("what a merge works on stays until it is replaced");
         let mut sealed = old.sealed.clone();

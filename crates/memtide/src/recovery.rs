@@ -439,11 +439,7 @@ fn replay_op(
 
 /// Rotates a keyspace, first merging what is sealed if there are too many. Where nothing can be merged it is
 /// flushed; opened read-only, it then is one more.
-fn rotate(
-    engine: &Engine,
-    keyspace: &Arc<KeyspaceState>,
-    bytes_max: Option<u64>,
-) -> Result<()> {
+fn rotate(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: Option<u64>) -> Result<()> {
     sealed_merge::merge(engine, keyspace, RUNS_MAX - 2, u64::MAX)?;
     if keyspace.is_crowded() && engine.manifest.lock().is_some() {
         flush::flush(engine, keyspace)?;

@@ -5,9 +5,7 @@
 //! if every read sees past it and nothing outside the merge can hold anything older that it hides.
 
 use memtide_base::range_tombstone::Fragment;
-use memtide_base::{
-    Cursor, Entry, Kind, RangeTombstone, RangeTombstones, Result, SeqNo, Target,
-};
+use memtide_base::{Cursor, Entry, Kind, RangeTombstone, RangeTombstones, Result, SeqNo, Target};
 
 use crate::snapshots::Readers;
 

@@ -262,7 +262,13 @@ fn opening_keeps_the_bounds() {
 }
 
 /// Both forms of a read, of keys in any order, some of them twice.
-fn check_multi_get(db: &Db, name: &str, state: &State, snapshot: Option<&Snapshot>, draw: &mut Draw) {
+fn check_multi_get(
+    db: &Db,
+    name: &str,
+    state: &State,
+    snapshot: Option<&Snapshot>,
+    draw: &mut Draw,
+) {
     let keyspace = db.keyspace(name).unwrap();
     let mut keys: Vec<_> = (0..draw.below(40)).map(|_| draw.key()).collect();
     keys.extend_from_within(..keys.len() / 4);
@@ -285,8 +291,7 @@ fn check_multi_get(db: &Db, name: &str, state: &State, snapshot: Option<&Snapsho
 fn many_keys_read_at_once_are_what_single_reads_say() {
     let kinds = MemtableType::ALL.into_iter().cycle();
     for (seed, kind) in seeds(0..16, 8).into_iter().zip(kinds) {
-        let _repeat =
-            Repeat { test: "many_keys_read_at_once_are_what_single_reads_say", seed };
+        let _repeat = Repeat { test: "many_keys_read_at_once_are_what_single_reads_say", seed };
         let (sim, mut draw) = (Simulation::new(seed), Draw::new(seed));
         let mut config = draw.small_config(Some(kind));
         config.memory_budget = Some(4 << 20);
