@@ -224,7 +224,7 @@ fn deletes_survive_merges_in_memory() {
         rest(&sim);
         assert!(runs(&db) <= 4, "{kind}: {:?}", db.stats());
         assert_eq!(db.stats().flushes, flushes, "{kind}: the deletes are in memory");
-        let left = |at: &u32| at % 3 != 0 && !(100..200).contains(at);
+        let left = |at: &u32| !at.is_multiple_of(3) && !(100..200).contains(at);
         let want: Vec<_> = (0..300).filter(left).chain(1000..2000).collect();
         let found = |db: &Db| -> Vec<u32> {
             let key = |row: memtide::Result<(memtide::Slice, memtide::Slice)>| row.unwrap().0;
