@@ -251,7 +251,7 @@ fn readers_beside_many_writers_miss_nothing_published() {
             let (rig, published, start) = (&rig, &published, &start);
             scope.spawn(move || {
                 start.wait();
-                for round in 0..60_u64 {
+                for round in 0_u64.. {
                     let done = published.each_ref().map(|one| one.load(Ordering::Acquire));
                     for (writer, &done) in (0..WRITERS).zip(&done).filter(|(_, done)| **done > 0) {
                         for index in [0, done / 2, done - 1, round * 7919 % done] {
@@ -272,6 +272,9 @@ fn readers_beside_many_writers_miss_nothing_published() {
                             let key = key_of(number(writer, index));
                             assert!(keys.contains(&key[..]), "write {index} of writer {writer}");
                         }
+                    }
+                    if done == [EACH; WRITERS as usize] {
+                        break;
                     }
                 }
             });
