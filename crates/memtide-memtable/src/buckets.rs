@@ -106,7 +106,8 @@ impl Buckets {
             return 0;
         }
         let keys = self.keys.load(Ordering::Relaxed) + shape.entries;
-        let needed = self.buckets_for(keys);
+        let planned = if cfg!(plant = "hash_skiplist_plans_for_half") { keys / 2 } else { keys };
+        let needed = self.buckets_for(planned);
         let missing = |segment: &usize| self.segments[*segment].load(Ordering::Relaxed) == 0;
         let spans =
             (0..SEGMENTS).filter(missing).map(span).take_while(|&(start, _)| start < needed);
@@ -155,11 +156,7 @@ impl Buckets {
         }
         // Bucket 0 begins the list.
         if new > 0 {
-            let parent = if cfg!(plant = "hash_skiplist_halves_for_the_parent") {
-                new / 2
-            } else {
-                new - (1 << new.ilog2())
-            };
+            let parent = new - (1 << new.ilog2());
             self.enter(arena, self.slot(arena, parent), Item::Bucket(new));
         }
         // Release pairs with the Acquire in `bucket`.
