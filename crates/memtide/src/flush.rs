@@ -19,7 +19,7 @@ use crate::version::{Change, Edit};
 use crate::write;
 
 /// Memtables that a flush beside writers takes at most: while it writes, they fill the place that is left.
-const BESIDE_WRITERS: usize = RUNS_MAX - 4;
+const BESIDE_WRITERS: usize = RUNS_MAX / 2;
 
 /// Flushes everything that is sealed in the keyspace; nothing if nothing is.
 ///

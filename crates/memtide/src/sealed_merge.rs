@@ -60,15 +60,18 @@ pub(crate) fn merge(
     let _merging = keyspace.merging.lock();
     engine.check_open()?;
     let (sealed, claimed) = keyspace.unclaimed();
-    let is_crowded = sealed.len() + claimed + 1 >= RUNS_MAX;
-    if sealed.len() + claimed <= most
+    let all = sealed.len() + claimed;
+    // What a flush has claimed, or is about to take, will be gone soon: there is no hurry before it gets tight.
+    let most = if claimed > 0 { most.max(RUNS_MAX - 3) } else { most };
+    let is_tight = all + 1 >= RUNS_MAX;
+    if all <= most
         || sealed.len() < 2
-        || (claimed == 0 && !is_crowded && flush_comes(engine, keyspace))
+        || (claimed == 0 && !is_tight && flush_comes(engine, keyspace))
     {
         return Ok(Merge::Nothing);
     }
     let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
-    let inputs = plan(&candidates, claimed).map(|count| &sealed[..count]);
+    let inputs = plan(&candidates).map(|count| &sealed[..count]);
     let run = match inputs {
         Some(inputs) => build(engine, keyspace.options(), inputs, room)?,
         None => None,
@@ -78,7 +81,6 @@ pub(crate) fn merge(
             keyspace.install_merge(inputs, run);
             Ok(Merge::Done)
         }
-        // What a flush has claimed will be gone soon.
         None if claimed > 0 => Ok(Merge::Nothing),
         None => Ok(Merge::Impossible),
     }
@@ -126,12 +128,10 @@ impl Candidate {
     }
 }
 
-/// How many of the newest of these, given newest first, to merge into one while a flush has claimed `claimed`
-/// older ones.
-fn plan(sealed: &[Candidate], claimed: usize) -> Option<usize> {
+/// How many of the newest of these, given newest first, to merge into one.
+fn plan(sealed: &[Candidate]) -> Option<usize> {
     let sum = |tables: &[Candidate]| tables.iter().map(|table| table.bytes).sum::<u64>();
-    let left = SEALED_AT_REST.saturating_sub(claimed).max(1);
-    let mut count = (sealed.len() + 1).saturating_sub(left).clamp(2, sealed.len().max(2));
+    let mut count = (sealed.len() + 1).saturating_sub(SEALED_AT_REST).max(2);
     while sealed.get(count).is_some_and(|next| next.bytes <= sum(&sealed[..count])) {
         count += 1;
     }
@@ -221,20 +221,18 @@ mod tests {
 
     #[test]
     fn the_newest_are_merged_and_older_ones_of_their_size() {
-        for (bytes, claimed, want) in [
-            (&[1, 1, 1, 1][..], 0, Some(4)),
-            (&[1, 1, 1, 9], 0, Some(3)),
-            (&[1, 1, 4, 9], 0, Some(2)),
-            (&[1, 1, 1, 1, 1, 1, 1, 8], 0, Some(7)),
-            (&[1, 1, 1, 1, 1, 1, 7, 8], 0, Some(6)),
-            (&[1, 1, 1, 1, 1, 6, 7, 8], 0, Some(8)),
-            (&[1, 1, 9], 8, Some(3)),
-            (&[1, 1, 9], 1, Some(2)),
-            (&[1, 9], 8, Some(2)),
-            (&[1], 8, None),
-            (&[], 0, None),
+        for (bytes, want) in [
+            (&[1, 1, 1, 1][..], Some(4)),
+            (&[1, 1, 1, 9], Some(3)),
+            (&[1, 1, 4, 9], Some(2)),
+            (&[1, 1, 1, 1, 1, 1, 1, 8], Some(7)),
+            (&[1, 1, 1, 1, 1, 1, 7, 8], Some(6)),
+            (&[1, 1, 1, 1, 1, 6, 7, 8], Some(8)),
+            (&[1, 9], Some(2)),
+            (&[1], None),
+            (&[], None),
         ] {
-            assert_eq!(plan(&candidates(bytes), claimed), want, "{bytes:?} beside {claimed}");
+            assert_eq!(plan(&candidates(bytes)), want, "{bytes:?}");
         }
     }
 
@@ -243,15 +241,15 @@ mod tests {
         let mut tables = candidates(&[1, 1, 1, 1]);
         tables[2].range_tombstones = 200;
         tables[3].range_tombstones = 100;
-        assert_eq!(plan(&tables, 0), Some(3));
+        assert_eq!(plan(&tables), Some(3));
         tables[1].range_tombstones = 100;
-        assert_eq!(plan(&tables, 0), Some(2));
+        assert_eq!(plan(&tables), Some(2));
         tables[0].range_tombstones = 200;
-        assert_eq!(plan(&tables, 0), None);
+        assert_eq!(plan(&tables), None);
         let mut tables = candidates(&[1, 1, 1, 1]);
         tables[0].first_seq = 1 << 33;
         tables[0].seq_end = (1 << 33) + 100;
-        assert_eq!(plan(&tables, 0), None);
+        assert_eq!(plan(&tables), None);
     }
 
     /// Each round seals one memtable of size 1; every size is at rest or busy by turns.
@@ -262,7 +260,7 @@ mod tests {
             for _ in 0..64 {
                 sizes.insert(0, 1);
                 while sizes.len() > most {
-                    let count = plan(&candidates(&sizes), 0).expect("they fit");
+                    let count = plan(&candidates(&sizes)).expect("they fit");
                     let run: u64 = sizes.drain(..count).sum();
                     sizes.insert(0, run);
                     copied += run;
