@@ -8,6 +8,7 @@
 //! cargo x plants  every planted bug, one build each: which test catches it
 //! cargo x loom    interleavings of a few operations on each memtable, one after another
 //! cargo x shuttle random interleavings of more
+//! cargo x figures measures on this machine and rewrites the tables of figures in the documents
 //! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`
 //! ```
 //!
@@ -20,6 +21,7 @@
     reason = "a program for developers: it reads the tree, measures time and talks to a terminal"
 )]
 
+mod figures;
 mod plants;
 mod step;
 mod tidy;
@@ -110,6 +112,12 @@ const MODELLED: &[&str] =
 
 const TIDY: &[Step] = &[Step { name: "tidy", env: &[], action: Action::Tidy }];
 
+/// The README's and the guides' tables.
+const FIGURES: &[Step] = &[
+    Step::cargo("release build", &["build", "--release", "--package", "memtide-cli"]),
+    Step { name: "figures", env: &[], action: Action::Figures },
+];
+
 /// The command that takes arguments of its own, see [`plants`].
 const PLANTS: &str = "plants";
 
@@ -122,6 +130,7 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     (PLANTS, "every planted bug, one build each: which test catches it", &[]),
     ("loom", "interleavings of a few operations on each memtable, one after another", &[LOOM]),
     ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
+    ("figures", "the documents' tables of figures, measured again", &[FIGURES]),
     ("full", "all that must hold before a change is taken", &[CHECK, TEST, LOOM, SHUTTLE, FULL]),
 ];
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::tidy;
+use crate::{figures, tidy};
 
 /// A step of a command.
 pub(crate) struct Step {
@@ -22,6 +22,8 @@ pub(crate) enum Action {
     Cargo(&'static [&'static str]),
     /// Checks the tree against the rules of [`tidy`].
     Tidy,
+    /// Makes the documents' figures again with [`figures`].
+    Figures,
 }
 
 impl Step {
@@ -33,6 +35,7 @@ impl Step {
     fn run(&self, root: &Path, more: &[String]) -> Result<(), String> {
         match self.action {
             Action::Tidy => tidy::run(root),
+            Action::Figures => figures::run(root),
             Action::Cargo(arguments) => {
                 let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
                 let mut command = Command::new(cargo);
@@ -54,6 +57,7 @@ impl Step {
         words.push("cargo".to_string());
         match self.action {
             Action::Tidy => words.extend(["x".to_string(), "tidy".to_string()]),
+            Action::Figures => words.extend(["x".to_string(), "figures".to_string()]),
             Action::Cargo(arguments) => words.extend(arguments.iter().map(|word| quoted(word))),
         }
         words.extend(more.iter().map(|word| quoted(word)));

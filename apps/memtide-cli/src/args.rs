@@ -170,10 +170,10 @@ pub(crate) enum Config {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Compare the memtables: alone, and below a database on disk. Every operation is checked.
-    Memtables(Memtables),
+    Memtables(Box<Memtables>),
 }
 
-/// Arguments of `bench memtables`.
+/// Arguments of `bench memtables`. Every combination of the lists is measured.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Memtables {
     /// Numbers of entries.
@@ -188,6 +188,84 @@ pub(crate) struct Memtables {
     /// Memtables to compare; all eight when left out.
     #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
     pub(crate) types: Vec<MemtableType>,
+    /// What the keys look like.
+    #[arg(long, value_name = "KEYS,…", value_delimiter = ',', default_value = "random")]
+    pub(crate) keys: Vec<KeyShape>,
+    /// Lengths of the values.
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "64",
+        value_parser = clap::value_parser!(u32).range(0..=1_048_576)
+    )]
+    pub(crate) value_bytes: Vec<u32>,
+    /// Work to measure; load, read, miss and scan are part of every run.
+    #[arg(
+        long,
+        value_name = "MIX,…",
+        value_delimiter = ',',
+        default_value = "load,read,miss,scan"
+    )]
+    pub(crate) mixes: Vec<Mix>,
+    /// Numbers of threads that share the work.
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=64)
+    )]
+    pub(crate) threads: Vec<u32>,
+    /// The whole matrix: sizes to 1,000,000, all keys, values of 16 to 1024 B, all mixes, 1 to 4 threads.
+    /// Meant to take ten minutes; --types shortens it.
+    #[arg(
+        long,
+        conflicts_with_all = ["entries", "keys", "value_bytes", "mixes", "threads"]
+    )]
+    pub(crate) full: bool,
+    /// Also write the results as one HTML page with plots, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Print Markdown.
+    #[arg(long)]
+    pub(crate) markdown: bool,
+}
+
+/// What the keys of a measurement look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyShape {
+    /// 16 random bytes.
+    Random,
+    /// 16 digits that rise.
+    Sequential,
+    /// 64 bytes, the first 48 shared by many keys.
+    SharedPrefix,
+    /// Addresses of web pages, about 60 bytes.
+    Url,
+}
+
+/// What is done with the memtable, in the order it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Mix {
+    /// Put every entry.
+    Load,
+    /// Get every entry, in random order.
+    Read,
+    /// Get keys that are not there.
+    Miss,
+    /// Walk over everything in order; figures are for one entry.
+    Scan,
+    /// Find the first of a few keys with the same prefix and walk over them, 50 at most.
+    PrefixScan,
+    /// 95 of 100 operations get, 5 overwrite.
+    ReadMostly,
+    /// 95 of 100 operations are prefix scans, 5 overwrite.
+    ScanWrite,
+    /// Half the operations get, half overwrite.
+    ReadWrite,
+    /// Overwrite some keys often and most keys seldom.
+    OverwriteZipf,
 }
 
 /// Arguments of `exec`.

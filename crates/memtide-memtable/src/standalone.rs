@@ -15,6 +15,7 @@
 //! [`MemtableVariant::clear`]. All methods take `&self` and may be called from many threads; each is atomic.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
@@ -149,9 +150,21 @@ impl MemtableVariant {
 
     /// Calls `see` for every key with its value, in key order, as of now. Copies nothing.
     pub fn for_each(&self, mut see: impl FnMut(&[u8], &[u8])) {
+        self.for_each_from("", |key, value| {
+            see(key, value);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// As [`MemtableVariant::for_each`], from the first key at or above `from` until `see` breaks.
+    pub fn for_each_from(
+        &self,
+        from: impl AsRef<[u8]>,
+        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) {
         let (table, below) = self.snapshot();
         let mut cursor = table.cursor(below);
-        let mut target = Some(Target::First);
+        let mut target = Some(Target::Ge(from.as_ref()));
         while match target.take() {
             Some(first) => cursor.seek(first),
             None => cursor.next(),
@@ -159,8 +172,8 @@ impl MemtableVariant {
         .is_ok_and(|found| found)
         {
             let entry = cursor.entry();
-            if entry.kind == Kind::Put {
-                see(entry.key, entry.value);
+            if entry.kind == Kind::Put && see(entry.key, entry.value).is_break() {
+                return;
             }
         }
     }
@@ -208,6 +221,12 @@ mod tests {
             assert_eq!(shown, [("a".into(), "2".into()), ("b".into(), "3".into())], "{kind}");
             assert_eq!((table.get("b"), table.get("c")), (Some("3".into()), None), "{kind}");
             assert_eq!(table.entry_count(), 2, "{kind}");
+            let mut first = None;
+            table.for_each_from("aa", |key, _| {
+                assert_eq!(first.replace(Slice::copy_of(key)), None, "broken off ({kind})");
+                ControlFlow::Break(())
+            });
+            assert_eq!(first, Some("b".into()), "{kind}");
 
             let mut stored = 0;
             while table.put(format!("fill{stored}"), [0; 100]).is_ok() {

@@ -25,6 +25,20 @@ fn wrong_arguments_are_two() {
     assert_ends(&wrong, 2, "unknown memtable type \"skiplists\"; did you mean \"skiplist\"?");
     assert_ends(&program.run(&["--preset", "balance", "stats"]), 2, "\"balanced\"");
     assert_ends(&program.run(&["bench", "memtables", "--types", "trie,btree"]), 2, "btree");
+    for (options, message) in [
+        (&["--keys", "uuid"][..], "[possible values: random, sequential, shared-prefix, url]"),
+        (&["--mixes", "reads"], "a similar value exists: 'read'"),
+        (&["--entries", "0"], "0 is not in 1..=10000000"),
+        (&["--threads", "65"], "65 is not in 1..=64"),
+        (&["--value-bytes=-1"], "-1 is not in 0..=1048576"),
+        (&["--full", "--entries", "100"], "cannot be used with"),
+        (&["--json", "--markdown"], "--json and --markdown exclude each other"),
+        (&["--entries", "2", "--threads", "3"], "3 threads cannot share 2 entries"),
+        (&["--types", "trie,trie"], "memtide: --types names trie twice"),
+        (&["--entries", "1000000", "--value-bytes", "65536"], "in one memtable, above 12 GiB"),
+    ] {
+        assert_ends(&program.run(&[&["bench", "memtables"], options].concat()), 2, message);
+    }
     assert_ends(&program.run(&["gett", "a"]), 2, "get");
     assert_ends(&program.run(&["put", "a"]), 2, "<VALUE>");
     let nowhere = ran(program.bare(&["get", "a"]).output().expect("starts"));
@@ -93,6 +107,8 @@ fn a_file_that_cannot_be_read_is_six() {
     let missing = program.run(&["import", "no-such-file", "--format", "lines"]);
     assert_ends(&missing, 6, "memtide: could not open no-such-file\n  caused by: ");
     assert_ends(&program.run(&["--config", "none.toml", "stats"]), 6, "could not read none.toml");
+    let page = program.run(&["bench", "memtables", "--html", "no-such-directory/page.html"]);
+    assert_ends(&page, 6, "memtide: could not write no-such-directory/page.html\n  caused by: ");
     assert!(!program.path("db").exists());
 }
 
