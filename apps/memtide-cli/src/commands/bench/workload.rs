@@ -266,7 +266,7 @@ fn make_key(shape: KeyShape, number: u64, mut take: impl FnMut(&[u8])) {
         KeyShape::SharedPrefix => {
             let tenant = mixed(scattered) % 16;
             take(
-                format!("tenant/{tenant:04}/region/eu-west/collection/orders/{scattered:016x}")
+                format!("tenant/{tenant:04}/region/eu-west-1/collections/orders/{scattered:016x}")
                     .as_bytes(),
             );
         }
