@@ -12,17 +12,22 @@
 //!
 //! Two buffers of the caller are all the memory it takes, so it can run where nothing may be allocated.
 
-use memtide_base::key;
+use std::cmp::Ordering as Order;
+
+use memtide_base::{Entry, key};
 
 use crate::arena::{Arena, Ref};
-use crate::chunk::half;
-use crate::run;
 
 /// Bits of a lane beside the ref.
 const BITS: u32 = 32;
 /// Below this, comparing words beats counting bytes.
 const RADIX_MIN: usize = 128;
 const DIGITS: usize = 4;
+
+/// Keys ascending, the versions of one newest first.
+pub(crate) fn order(a: &Entry<'_>, b: &Entry<'_>) -> Order {
+    a.key.cmp(b.key).then(b.seq.cmp(&a.seq))
+}
 
 /// A record to be sorted.
 pub(crate) fn lane(at: Ref) -> u64 {
@@ -32,7 +37,8 @@ pub(crate) fn lane(at: Ref) -> u64 {
 /// The record of a lane.
 #[inline]
 pub(crate) fn record(lane: u64) -> Ref {
-    Ref::from_word(half(lane, 0)).expect("a lane is made of a ref")
+    let word = u32::try_from(lane & u64::from(u32::MAX)).expect("32 bits");
+    Ref::from_word(word).expect("a lane is made of a ref")
 }
 
 /// Sorts lanes by key, then newest first; `spare` is as long and holds nothing afterwards.
@@ -62,10 +68,10 @@ pub(crate) fn sort(arena: &Arena, lanes: &mut [u64], spare: &mut [u64]) {
     } else {
         sort_by_digits(lanes, spare);
     }
-    let order = |a: &u64, b: &u64| run::order(&arena.entry(record(*a)), &arena.entry(record(*b)));
+    let by_entry = |a: &u64, b: &u64| order(&arena.entry(record(*a)), &arena.entry(record(*b)));
     for equal in lanes.chunk_by_mut(|a, b| a >> BITS == b >> BITS) {
         if equal.len() > 1 {
-            equal.sort_unstable_by(order);
+            equal.sort_unstable_by(by_entry);
         }
     }
 }

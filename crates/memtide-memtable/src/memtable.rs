@@ -10,7 +10,8 @@
 //!
 //! # Reading
 //! Readers run beside the writers and wait for none of them; no writer waits for a reader, not even for the
-//! sort of a variant that orders on demand. A bound given to a read must have been published before the read began; then everything below it is in the table and stays.
+//! sort of a variant that orders on demand. A bound given to a read must have been published before the read
+//! began; then everything below it is in the table and stays.
 //!
 //! # Memory
 //! `reserved` is every byte the table holds from the allocator: its own struct, the index, the arena's

@@ -19,11 +19,12 @@
 use std::cmp::Ordering as Order;
 
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
-use memtide_base::{Entry, SeqNo, hash, key};
+use memtide_base::{SeqNo, hash, key};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::chunk::{self, Best, half, packed};
 use crate::contract::LookupKey;
+use crate::key_order::order;
 use crate::{tags, view};
 
 /// Runs that are merged into one.
@@ -290,11 +291,6 @@ impl<'a> Run<'a> {
             None => Ok(()),
         }
     }
-}
-
-/// Records in the order of a run.
-pub(crate) fn order(a: &Entry<'_>, b: &Entry<'_>) -> Order {
-    a.key.cmp(b.key).then(b.seq.cmp(&a.seq))
 }
 
 /// 64-bit words of a run.

@@ -19,7 +19,6 @@ use crate::arena::{Arena, Ref};
 use crate::gallop::gallop;
 use crate::key_order;
 use crate::meter::{HeapMeter, Metered};
-use crate::run;
 
 /// The records of a memtable in order, as they were when it was built.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ fn merge(arena: &Arena, mut old: &[Ref], fresh: &[Ref]) -> Box<[Ref]> {
     for &new in fresh {
         let (head, entry) = (arena.head(new), arena.entry(new));
         let before = gallop(old.len(), |index| match arena.head(old[index]).cmp(&head) {
-            Order::Equal => run::order(&arena.entry(old[index]), &entry).is_lt(),
+            Order::Equal => key_order::order(&arena.entry(old[index]), &entry).is_lt(),
             unequal => unequal.is_lt(),
         });
         let (smaller, rest) = old.split_at(before);

@@ -1,5 +1,5 @@
-//! Memtables under a model checker, which decides when each thread goes on: `cargo x loom` tries
-//! interleavings of a few operations one after another (with a bound on preemptions), `cargo x shuttle` random ones of more.
+//! Memtables under a model checker, which decides when each thread goes on: `cargo x loom` tries interleavings
+//! of a few operations one after another (with a bound on preemptions), `cargo x shuttle` random ones of more.
 //!
 //! Built with `--cfg loom` or `--cfg shuttle` only: locks, atomics and the arena's memory are then the
 //! checker's, see `memtide_base::sync` and the arena's `modelled`.

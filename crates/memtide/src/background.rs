@@ -1,5 +1,5 @@
-//! Background jobs: flush, merge in memory, compaction, and the sync of the log at intervals. Each is a state machine that an
-//! executor steps; none keeps the database alive.
+//! Background jobs: flush, merge in memory, compaction, and the sync of the log at intervals. Each is a state
+//! machine that an executor steps; none keeps the database alive.
 
 use std::time::Duration;
 

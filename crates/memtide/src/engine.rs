@@ -7,8 +7,8 @@
 //! keyspaces  the registry; never held while taking another lock
 //! ```
 //!
-//! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest` → keyspace
-//! `install`. The commit lock is held over no sync.
+//! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest`
+//! → keyspace `install`. The commit lock is held over no sync.
 
 use std::collections::BTreeMap;
 

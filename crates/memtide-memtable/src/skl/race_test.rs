@@ -273,7 +273,7 @@ fn readers_beside_many_writers_miss_nothing_published() {
                             assert!(keys.contains(&key[..]), "write {index} of writer {writer}");
                         }
                     }
-                    if done == [EACH; WRITERS as usize] {
+                    if done == [EACH; THREADS] {
                         break;
                     }
                 }
