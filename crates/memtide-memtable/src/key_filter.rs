@@ -15,6 +15,7 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::kind::MemtableType;
+use crate::options::MemtableOptions;
 
 /// Bytes of a memtable to a byte of its filter. A table full of 16-byte keys with 64-byte values has seven bits
 /// for a key, which admit 5 % of the absent ones.
@@ -30,9 +31,9 @@ pub(crate) struct KeyFilter {
 }
 
 impl KeyFilter {
-    /// The filter of a memtable of `bytes_max`; of no words for variants whose own lookup denies as cheaply.
-    pub(crate) fn new(kind: MemtableType, bytes_max: u64) -> Self {
-        let bytes = if pays(kind) { bytes_max / SHARE } else { 0 };
+    /// The filter of a memtable; of no words if it wants none or its own lookup denies as cheaply.
+    pub(crate) fn new(options: &MemtableOptions) -> Self {
+        let bytes = if pays(options) { options.bytes_max / SHARE } else { 0 };
         let words = u32::try_from(bytes / WORD_LEN).unwrap_or(u32::MAX >> 1);
         Self { words, at: AtomicU32::new(0) }
     }
@@ -53,8 +54,8 @@ impl KeyFilter {
     }
 
     /// The limit of a memtable that takes `bytes` and the filter which one with that limit has.
-    pub(crate) fn limit_for(kind: MemtableType, bytes: u64) -> u64 {
-        if pays(kind) { bytes + bytes / (SHARE - 1) + SHARE + WORD_LEN } else { bytes }
+    pub(crate) fn limit_for(options: &MemtableOptions, bytes: u64) -> u64 {
+        if pays(options) { bytes + bytes / (SHARE - 1) + SHARE + WORD_LEN } else { bytes }
     }
 
     /// Notes a key; before its record is linked.
@@ -86,8 +87,8 @@ impl KeyFilter {
 /// Whether a variant's lookup of an absent key costs clearly more than the filter's. It does also where the key is
 /// hashed anyway, for the filter is a hundredth of what a bucket must be fetched from; `hash_linked_list` alone
 /// goes without, as it promises few bytes for an entry.
-fn pays(kind: MemtableType) -> bool {
-    kind != MemtableType::HashLinkedList
+fn pays(options: &MemtableOptions) -> bool {
+    options.key_filter && options.kind != MemtableType::HashLinkedList
 }
 
 /// Four bits of a word, by six bits of the hash each. Two may coincide.
@@ -100,16 +101,26 @@ fn bits_of(hash: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use memtide_base::hash::key_hash;
+    use memtide_base::ledger::Ledger;
 
     use super::*;
     use crate::arena::Beside;
+
+    fn options(kind: MemtableType, bytes_max: u64) -> MemtableOptions {
+        let ledger = Ledger::unlimited();
+        MemtableOptions { kind, bytes_max, hash_seed: 3, key_filter: true, ledger }
+    }
+
+    fn filter(kind: MemtableType, bytes_max: u64) -> KeyFilter {
+        KeyFilter::new(&options(kind, bytes_max))
+    }
 
     fn hash_of(number: u64) -> u64 {
         key_hash(3, &number.to_be_bytes())
     }
 
     fn placed(bytes_max: u64) -> (KeyFilter, Arena) {
-        let filter = KeyFilter::new(MemtableType::Sorted, bytes_max);
+        let filter = filter(MemtableType::Sorted, bytes_max);
         let arena = Arena::new(bytes_max);
         let plan = arena.plan(filter.bytes_to_carve(), Beside::default()).expect("it fits");
         assert!(arena.allocate(&plan));
@@ -137,9 +148,9 @@ mod tests {
     fn without_words_everything_may_be_there() {
         let arena = Arena::new(1 << 20);
         for filter in [
-            KeyFilter::new(MemtableType::HashLinkedList, 1 << 20),
-            KeyFilter::new(MemtableType::Sorted, 100),
-            KeyFilter::new(MemtableType::Sorted, 1 << 20),
+            filter(MemtableType::HashLinkedList, 1 << 20),
+            filter(MemtableType::Sorted, 100),
+            filter(MemtableType::Sorted, 1 << 20),
         ] {
             filter.insert(&arena, 1);
             assert!(filter.may_contain(&arena, 2));
@@ -149,8 +160,8 @@ mod tests {
     #[test]
     fn a_limit_holds_what_it_is_for_and_the_filter() {
         for bytes in [0, 1, 95, 96, 1000, 4096, 100_000, 12_345_678] {
-            let limit = KeyFilter::limit_for(MemtableType::Sorted, bytes);
-            let filter = KeyFilter::new(MemtableType::Sorted, limit).bytes_to_carve();
+            let limit = KeyFilter::limit_for(&options(MemtableType::Sorted, 0), bytes);
+            let filter = filter(MemtableType::Sorted, limit).bytes_to_carve();
             assert!(bytes + filter <= limit, "{bytes} B and {filter} B in {limit} B");
             assert!(limit <= bytes + bytes / 50 + 200);
         }

@@ -579,7 +579,13 @@ mod tests {
 
     fn table(kind: MemtableType) -> Arc<Memtable> {
         let ledger = Ledger::unlimited();
-        Memtable::new(&MemtableOptions { kind, bytes_max: 8 << 20, hash_seed: SEED, ledger })
+        Memtable::new(&MemtableOptions {
+            kind,
+            bytes_max: 8 << 20,
+            hash_seed: SEED,
+            key_filter: true,
+            ledger,
+        })
     }
 
     /// One reservation for the whole batch, so a bound that is too small panics.

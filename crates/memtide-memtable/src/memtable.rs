@@ -152,7 +152,7 @@ impl Memtable {
             options: options.clone(),
             arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
             index,
-            filter: KeyFilter::new(options.kind, options.bytes_max),
+            filter: KeyFilter::new(options),
             planner: Mutex::new(charge),
             meter,
             range_tombstones: Mutex::default(),
@@ -232,7 +232,7 @@ impl Memtable {
         let bytes = slab_bytes(shape, index.index_bytes_max(&Arena::new(0), shape));
         let view = index.view_bytes_max(shape.entries);
         let bytes = fixed_bytes(&*index) + Arena::limit_for(bytes) + view;
-        KeyFilter::limit_for(self.kind(), bytes)
+        KeyFilter::limit_for(&self.options, bytes)
     }
 
     fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {
@@ -533,7 +533,13 @@ mod tests {
 
     fn table(kind: MemtableType) -> Arc<Memtable> {
         let ledger = Ledger::new(64 << 20);
-        Memtable::new(&MemtableOptions { kind, bytes_max: 8 << 20, hash_seed: 1, ledger })
+        Memtable::new(&MemtableOptions {
+            kind,
+            bytes_max: 8 << 20,
+            hash_seed: 1,
+            key_filter: true,
+            ledger,
+        })
     }
 
     /// Inserts `count` range tombstones as one batch.
@@ -575,6 +581,7 @@ mod tests {
                     kind,
                     bytes_max,
                     hash_seed: 1,
+                    key_filter: true,
                     ledger: Ledger::unlimited(),
                 };
                 let none = Memtable::new(&options(0));

@@ -15,6 +15,9 @@ pub struct MemtableOptions {
     pub bytes_max: u64,
     /// Seed of the key hashes callers pass in; also seeds tower heights.
     pub hash_seed: u64,
+    /// Whether a filter over the keys answers for most absent ones: worth a 128th of the limit where many
+    /// reads look for what lies elsewhere. Variants that deny as cheaply have none.
+    pub key_filter: bool,
     /// Who is asked before memory is allocated.
     pub ledger: Arc<Ledger>,
 }

@@ -74,7 +74,13 @@ impl MemtableVariant {
     #[must_use]
     pub fn new(kind: MemtableType, max_bytes: u64) -> Self {
         let ledger = Ledger::unlimited();
-        let options = MemtableOptions { kind, bytes_max: max_bytes, hash_seed: HASH_SEED, ledger };
+        let options = MemtableOptions {
+            kind,
+            bytes_max: max_bytes,
+            hash_seed: HASH_SEED,
+            key_filter: false,
+            ledger,
+        };
         let table = RwLock::new(Memtable::new(&options));
         Self { options, table, writer: Mutex::new(()), visible: AtomicU64::new(0) }
     }

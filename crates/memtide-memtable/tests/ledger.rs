@@ -83,6 +83,7 @@ impl Account {
             kind,
             bytes_max: BYTES_MAX,
             hash_seed: HASH_SEED,
+            key_filter: true,
             ledger: ledger.clone(),
         };
         let live_before = LIVE.get();

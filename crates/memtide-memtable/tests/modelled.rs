@@ -51,7 +51,13 @@ fn key_of(number: u64) -> Vec<u8> {
 impl World {
     fn new(kind: MemtableType) -> Self {
         let ledger = Ledger::unlimited();
-        let options = MemtableOptions { kind, bytes_max: 1 << 20, hash_seed: HASH_SEED, ledger };
+        let options = MemtableOptions {
+            kind,
+            bytes_max: 1 << 20,
+            hash_seed: HASH_SEED,
+            key_filter: true,
+            ledger,
+        };
         let (table, visible) = (Memtable::new(&options), AtomicU64::new(0));
         Self { table, commit: Mutex::default(), visible }
     }

@@ -110,6 +110,7 @@ impl Engine {
             kind: options.memtable_type,
             bytes_max: bytes_max.unwrap_or(options.max_memtable_size),
             hash_seed: self.hash_seed,
+            key_filter: true,
             ledger: Arc::clone(&self.ledger),
         })
     }

@@ -296,6 +296,7 @@ impl Parts<'_> {
                 kind: options.memtable_type,
                 bytes_max: options.max_memtable_size,
                 hash_seed: state.hash_seed,
+                key_filter: true,
                 ledger: Arc::clone(&ledger),
             });
             let version = Arc::clone(&stored.version);

@@ -142,7 +142,8 @@ impl Subject {
     /// An empty table that asks this ledger for memory.
     #[must_use]
     pub fn with_ledger(kind: MemtableType, bytes_max: u64, ledger: Arc<Ledger>) -> Self {
-        let options = MemtableOptions { kind, bytes_max, hash_seed: HASH_SEED, ledger };
+        let options =
+            MemtableOptions { kind, bytes_max, hash_seed: HASH_SEED, key_filter: true, ledger };
         Self { table: Memtable::new(&options), model: Model::default(), hash_of }
     }
 

@@ -400,7 +400,13 @@ mod tests {
 
     fn table() -> Arc<Memtable> {
         let (kind, ledger) = (MemtableType::EnhancedSkiplist, Ledger::unlimited());
-        Memtable::new(&MemtableOptions { kind, bytes_max: 64 << 20, hash_seed: 1, ledger })
+        Memtable::new(&MemtableOptions {
+            kind,
+            bytes_max: 64 << 20,
+            hash_seed: 1,
+            key_filter: true,
+            ledger,
+        })
     }
 
     fn reserve<'t>(table: &'t Memtable, keys: &[Vec<u8>]) -> Reservation<'t> {
