@@ -28,6 +28,19 @@ pub fn head(key: &[u8]) -> u64 {
     u64::from_be_bytes(padded)
 }
 
+/// The head of `key` behind `anchor`, which most keys are expected to begin with: eight bytes that then tell them
+/// apart where plain heads would be equal. Keys below all that begin with it have 0, keys above have `MAX`, so
+/// `head_behind(_, a) < head_behind(_, b)` still implies `a < b`.
+#[inline]
+#[must_use]
+pub fn head_behind(anchor: &[u8], key: &[u8]) -> u64 {
+    match key.strip_prefix(anchor) {
+        Some(rest) => head(rest),
+        None if key < anchor => 0,
+        None => u64::MAX,
+    }
+}
+
 /// Bytes that `a` and `b` share from the start.
 #[must_use]
 pub fn shared_prefix_len(a: &[u8], b: &[u8]) -> usize {
@@ -146,6 +159,21 @@ mod tests {
             if head(&a) < head(&b) {
                 prop_assert!(a < b);
             }
+        }
+
+        #[test]
+        fn heads_behind_an_anchor_never_contradict_key_order(
+            anchor in proptest::collection::vec(0_u8..3, 0..4),
+            a in proptest::collection::vec(0_u8..3, 0..14),
+            b in proptest::collection::vec(0_u8..3, 0..14),
+        ) {
+            if head_behind(&anchor, &a) < head_behind(&anchor, &b) {
+                prop_assert!(a < b);
+            }
+            let (mut c, mut d) = (anchor.clone(), anchor.clone());
+            c.extend(&a);
+            d.extend(&b);
+            prop_assert_eq!(head_behind(&anchor, &c) < head_behind(&anchor, &d), head(&a) < head(&b));
         }
     }
 }

@@ -29,7 +29,8 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memtide_base::sync::{Mutex, OnceLock};
 use memtide_base::{Entry, SeqNo, key};
 
-use crate::entry::NewEntry;
+use crate::anchor::Anchor;
+use crate::entry::{LookupKey, NewEntry};
 use crate::record;
 use memory::Memory;
 
@@ -88,6 +89,7 @@ pub(crate) struct Arena {
     reserved: AtomicU64,
     limit: u64,
     seq_base: OnceLock<SeqNo>,
+    anchor: Anchor,
 }
 
 /// Heap bytes that count against the arena's limit although they lie outside of it.
@@ -126,7 +128,13 @@ impl Arena {
             reserved: AtomicU64::new(0),
             limit,
             seq_base: OnceLock::new(),
+            anchor: Anchor::default(),
         }
+    }
+
+    /// As [`Arena::new`]; heads are taken behind `anchor`.
+    pub(crate) fn anchored(limit: u64, anchor: Anchor) -> Self {
+        Self { anchor, ..Self::new(limit) }
     }
 
     /// The limit an empty arena needs to grant one slab of `bytes`.
@@ -232,7 +240,19 @@ impl Arena {
     /// The head of a record's key.
     #[inline]
     pub(crate) fn head(&self, at: Ref) -> u64 {
-        key::head(self.key(at))
+        self.head_of(self.key(at))
+    }
+
+    /// The head that a key has in this arena's memtable.
+    #[inline]
+    pub(crate) fn head_of(&self, key: &[u8]) -> u64 {
+        key::head_behind(self.anchor.bytes(), key)
+    }
+
+    /// A key to find in this arena's memtable.
+    #[inline]
+    pub(crate) fn lookup_key<'k>(&self, key: &'k [u8], hash: u64) -> LookupKey<'k> {
+        LookupKey { key, hash, head: self.head_of(key) }
     }
 
     /// The sequence number of a record.

@@ -287,7 +287,7 @@ impl Buckets {
                 Item::Node(node) => {
                     let (key, order) = (arena.key(node), self.order(arena, node));
                     let hash = u64::from(order.reverse_bits()) << 32;
-                    if self.find(arena, &LookupKey::new(key, hash)) != Some(node) {
+                    if self.find(arena, &arena.lookup_key(key, hash)) != Some(node) {
                         return Err(format!("{key:?} is there twice"));
                     }
                     nodes += 1;

@@ -3,7 +3,7 @@
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Result, SeqNo, Target};
 
-use crate::contract::{LookupKey, Pos, Seek, Walk};
+use crate::contract::{Pos, Seek, Walk};
 use crate::memtable::Memtable;
 
 /// Walks a memtable below a bound. Owns its table, holds no lock between steps, never fails.
@@ -39,8 +39,8 @@ impl Cursor for MemCursor {
         let to = match target {
             Target::First => Seek::First,
             Target::Last => Seek::Last,
-            Target::Ge(key) => Seek::Ge(LookupKey::new(key, 0)),
-            Target::Le(key) => Seek::Le(LookupKey::new(key, 0)),
+            Target::Ge(key) => Seek::Ge(self.table.arena().lookup_key(key, 0)),
+            Target::Le(key) => Seek::Le(self.table.arena().lookup_key(key, 0)),
         };
         let (pos, below) = (&mut self.pos, self.below);
         self.table.read(|index, arena| index.seek(arena, pos, below, to));

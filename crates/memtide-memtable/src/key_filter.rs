@@ -108,7 +108,14 @@ mod tests {
 
     fn options(kind: MemtableType, bytes_max: u64) -> MemtableOptions {
         let ledger = Ledger::unlimited();
-        MemtableOptions { kind, bytes_max, hash_seed: 3, key_filter: true, ledger }
+        MemtableOptions {
+            kind,
+            bytes_max,
+            hash_seed: 3,
+            key_filter: true,
+            anchor: crate::anchor::Anchor::default(),
+            ledger,
+        }
     }
 
     fn filter(kind: MemtableType, bytes_max: u64) -> KeyFilter {

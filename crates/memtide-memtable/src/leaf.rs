@@ -584,6 +584,7 @@ mod tests {
             bytes_max: 8 << 20,
             hash_seed: SEED,
             key_filter: true,
+            anchor: crate::anchor::Anchor::default(),
             ledger,
         })
     }

@@ -7,6 +7,7 @@
 //!
 //! The crate does no I/O, reads no clock and starts no thread.
 
+mod anchor;
 mod arena;
 mod buckets;
 mod chain;
@@ -37,6 +38,7 @@ mod variants;
 mod view;
 mod view_cursor;
 
+pub use anchor::Anchor;
 pub use contract::{BatchShape, Cost, Descriptor, Inserted};
 pub use cursor::MemCursor;
 pub use kind::{MemtableType, UnknownMemtable};

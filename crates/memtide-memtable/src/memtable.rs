@@ -26,8 +26,9 @@ use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, MutexGuard};
 use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
+use crate::anchor::{Anchor, Learner};
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
-use crate::contract::{BatchShape, Descriptor, Inserted, LookupKey, MemIndex, NewEntry};
+use crate::contract::{BatchShape, Descriptor, Inserted, MemIndex, NewEntry};
 use crate::key_filter::KeyFilter;
 use crate::kind::MemtableType;
 use crate::meter::{HeapMeter, Metered};
@@ -91,6 +92,7 @@ pub struct Memtable {
     arena: Arena,
     index: Box<dyn MemIndex>,
     filter: KeyFilter,
+    learner: Mutex<Learner>,
     /// Held to plan a slab, by the only writer of an index until its reservation ends; guards the arena's charge.
     planner: Mutex<Charge>,
     meter: Arc<HeapMeter>,
@@ -150,9 +152,10 @@ impl Memtable {
         let counters = Counters { first_seq: AtomicU64::new(SeqNo::MAX), ..Counters::default() };
         Arc::new(Self {
             options: options.clone(),
-            arena: Arena::new(options.bytes_max.saturating_sub(fixed)),
+            arena: Arena::anchored(options.bytes_max.saturating_sub(fixed), options.anchor),
             index,
             filter: KeyFilter::new(options),
+            learner: Mutex::default(),
             planner: Mutex::new(charge),
             meter,
             range_tombstones: Mutex::default(),
@@ -213,7 +216,8 @@ impl Memtable {
         range_deletes_in_flight.fetch_add(more, Ordering::Relaxed);
         let only = (!self.index.inserts_concurrently()).then_some(charge);
         let (table, shape, tally) = (self, *shape, Tally::new());
-        Ok(Reservation { table, shape, index_bytes, tally, slab, _only: only })
+        let entries_before = self.entry_count();
+        Ok(Reservation { table, shape, index_bytes, entries_before, tally, slab, _only: only })
     }
 
     /// What a sorted view of everything, the batch included, takes of the limit: it is built when a reader
@@ -253,7 +257,7 @@ impl Memtable {
         if !self.filter.may_contain(&self.arena, hash) {
             return None;
         }
-        let found = self.index.get(&self.arena, &LookupKey::new(key, hash), below)?;
+        let found = self.index.get(&self.arena, &self.arena.lookup_key(key, hash), below)?;
         Some(self.arena.entry(found))
     }
 
@@ -299,6 +303,13 @@ impl Memtable {
     #[must_use]
     pub fn reaches(&self, seq: SeqNo) -> bool {
         self.first_seq().is_none_or(|first| seq.abs_diff(first) < record::SEQ_REACH)
+    }
+
+    /// What the keys inserted so far begin with, for the next table of their keyspace; this table's own anchor
+    /// until enough of them were looked at.
+    #[must_use]
+    pub fn learned_anchor(&self) -> Anchor {
+        self.learner.lock().learned().unwrap_or(self.options.anchor)
     }
 
     /// Point entries inserted, every version counted.
@@ -415,6 +426,7 @@ pub struct Reservation<'m> {
     shape: BatchShape,
     /// What the index may take before the first insert; 0 once it did.
     index_bytes: u64,
+    entries_before: u64,
     tally: Tally,
     slab: Slab<'m>,
     /// Keeps others out where the index takes one writer; dropped last.
@@ -467,7 +479,8 @@ impl Reservation<'_> {
     ) -> Inserted {
         assert_ne!(kind, Kind::RangeDelete, "range deletes go through delete_range");
         let table = self.table;
-        let entry = NewEntry::new(key, hash, seq, kind, value);
+        let head = table.arena.head_of(key);
+        let entry = NewEntry { key, hash, head, seq, kind, value };
         table.filter.insert(&table.arena, hash);
         let index_bytes = std::mem::take(&mut self.index_bytes);
         if index_bytes > 0 {
@@ -475,6 +488,9 @@ impl Reservation<'_> {
         }
         let inserted = table.index.insert(&table.arena, &mut self.slab, &entry);
         if inserted != Inserted::Duplicate {
+            if Learner::wants(self.entries_before + self.tally.entries) {
+                table.learner.lock().note(key);
+            }
             self.tally.note(seq, key.len(), value.len());
             self.tally.entries += 1;
         }
@@ -487,7 +503,8 @@ impl Reservation<'_> {
     /// If more is inserted than was measured.
     pub fn delete_range(&mut self, start: &[u8], end: &[u8], seq: SeqNo) {
         let table = self.table;
-        let entry = NewEntry::new(start, 0, seq, Kind::RangeDelete, end);
+        let (head, kind) = (table.arena.head_of(start), Kind::RangeDelete);
+        let entry = NewEntry { key: start, hash: 0, head, seq, kind, value: end };
         let at = self.slab.record(0, &entry);
         {
             let mut state = table.range_tombstones.lock();
@@ -538,6 +555,7 @@ mod tests {
             bytes_max: 8 << 20,
             hash_seed: 1,
             key_filter: true,
+            anchor: Anchor::default(),
             ledger,
         })
     }
@@ -582,6 +600,7 @@ mod tests {
                     bytes_max,
                     hash_seed: 1,
                     key_filter: true,
+                    anchor: Anchor::default(),
                     ledger: Ledger::unlimited(),
                 };
                 let none = Memtable::new(&options(0));

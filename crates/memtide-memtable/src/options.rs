@@ -3,6 +3,7 @@
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 
+use crate::anchor::Anchor;
 use crate::kind::MemtableType;
 
 /// What a memtable is made from.
@@ -18,6 +19,10 @@ pub struct MemtableOptions {
     /// Whether a filter over the keys answers for most absent ones: worth a 128th of the limit where many
     /// reads look for what lies elsewhere. Variants that deny as cheaply have none.
     pub key_filter: bool,
+    /// What most keys begin with, as the keyspace's last memtable learned it; see [`Memtable::learned_anchor`].
+    ///
+    /// [`Memtable::learned_anchor`]: crate::Memtable::learned_anchor
+    pub anchor: Anchor,
     /// Who is asked before memory is allocated.
     pub ledger: Arc<Ledger>,
 }

@@ -98,8 +98,8 @@ impl<'a> Run<'a> {
             let head = key::head(&run.key(arena, index * STRIDE)[prefix..]);
             fence.store(head, Ordering::Relaxed);
         }
-        run.words[FIRST_HEAD].store(key::head(first), Ordering::Relaxed);
-        run.words[LAST_HEAD].store(key::head(last), Ordering::Relaxed);
+        run.words[FIRST_HEAD].store(arena.head_of(first), Ordering::Relaxed);
+        run.words[LAST_HEAD].store(arena.head_of(last), Ordering::Relaxed);
         let prefix = prefix as u64 | u64::from(place.level) << 32;
         run.words[PREFIX].store(prefix, Ordering::Relaxed);
         run.words[SEQ_MAX].store(place.seq_max, Ordering::Relaxed);
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
         }
         let heads = [(FIRST_HEAD, refs[0]), (LAST_HEAD, refs[refs.len() - 1])];
         for (word, at) in heads {
-            if self.words[word].load(Ordering::Relaxed) != key::head(arena.key(at)) {
+            if self.words[word].load(Ordering::Relaxed) != arena.head(at) {
                 return Err(format!("{:?} is not the end of its run", arena.key(at)));
             }
         }

@@ -22,6 +22,7 @@ use memtide_base::sync::atomic::{AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Cursor, Kind, SeqNo, Slice, Target, hash, key};
 
+use crate::anchor::Anchor;
 use crate::contract::BatchShape;
 use crate::kind::MemtableType;
 use crate::memtable::{Full, Memtable, Usage};
@@ -79,6 +80,7 @@ impl MemtableVariant {
             bytes_max: max_bytes,
             hash_seed: HASH_SEED,
             key_filter: false,
+            anchor: Anchor::default(),
             ledger,
         };
         let table = RwLock::new(Memtable::new(&options));
@@ -123,7 +125,9 @@ impl MemtableVariant {
     /// Forgets everything and gives the memory back, except what running readers still hold.
     pub fn clear(&self) {
         let _writer = self.writer.lock();
-        *self.table.write() = Memtable::new(&self.options);
+        let mut table = self.table.write();
+        let anchor = table.learned_anchor();
+        *table = Memtable::new(&MemtableOptions { anchor, ..self.options.clone() });
     }
 
     /// Keys that have a value. O(n).

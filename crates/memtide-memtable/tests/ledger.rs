@@ -11,7 +11,7 @@ use std::cell::Cell;
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
-use memtide_memtable::{BatchShape, Memtable, MemtableOptions, MemtableType};
+use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableOptions, MemtableType};
 
 /// The system's allocator, counting for each thread.
 struct Counting;
@@ -84,6 +84,7 @@ impl Account {
             bytes_max: BYTES_MAX,
             hash_seed: HASH_SEED,
             key_filter: true,
+            anchor: Anchor::default(),
             ledger: ledger.clone(),
         };
         let live_before = LIVE.get();

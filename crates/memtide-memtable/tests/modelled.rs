@@ -15,7 +15,7 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
-use memtide_memtable::{BatchShape, Inserted, Memtable, MemtableOptions, MemtableType};
+use memtide_memtable::{Anchor, BatchShape, Inserted, Memtable, MemtableOptions, MemtableType};
 
 const HASH_SEED: u64 = 7;
 
@@ -56,6 +56,7 @@ impl World {
             bytes_max: 1 << 20,
             hash_seed: HASH_SEED,
             key_filter: true,
+            anchor: Anchor::default(),
             ledger,
         };
         let (table, visible) = (Memtable::new(&options), AtomicU64::new(0));

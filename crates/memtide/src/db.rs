@@ -164,7 +164,7 @@ impl Db {
         let change = Change::KeyspaceAdd { id, name: name.to_owned(), options };
         manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspaces[&id].version);
-        let active = engine.new_memtable(options, None);
+        let active = engine.new_memtable(options, None, memtide_memtable::Anchor::default());
         let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
         let state = Arc::new(state);
         engine.keyspaces.write().by_id.insert(id, Arc::clone(&state));

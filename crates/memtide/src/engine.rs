@@ -18,7 +18,7 @@ use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::vfs::FileLock;
 use memtide_env::{Env, Event};
-use memtide_memtable::{Memtable, MemtableOptions};
+use memtide_memtable::{Anchor, Memtable, MemtableOptions};
 
 use crate::config::{Config, KeyspaceOptions, Settings};
 use crate::files::Layout;
@@ -100,17 +100,20 @@ pub(crate) struct Jobs {
 }
 
 impl Engine {
-    /// A new, empty memtable for a keyspace with these options; `bytes_max` replaces their size.
+    /// A new, empty memtable for a keyspace with these options; `bytes_max` replaces their size. `anchor` is what
+    /// the keyspace's keys were last seen to begin with.
     pub(crate) fn new_memtable(
         &self,
         options: KeyspaceOptions,
         bytes_max: Option<u64>,
+        anchor: Anchor,
     ) -> Arc<Memtable> {
         Memtable::new(&MemtableOptions {
             kind: options.memtable_type,
             bytes_max: bytes_max.unwrap_or(options.max_memtable_size),
             hash_seed: self.hash_seed,
             key_filter: true,
+            anchor,
             ledger: Arc::clone(&self.ledger),
         })
     }

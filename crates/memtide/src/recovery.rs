@@ -23,7 +23,7 @@ use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_env::vfs::{FileLock, LockMode};
 use memtide_env::{Env, Event, Vfs};
-use memtide_memtable::{BatchShape, Full, Memtable, MemtableOptions};
+use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions};
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{
     BatchOp, BatchOps, LogReader, Record, RecordKind, parse_manifest_file_name, parse_wal_file_name,
@@ -297,6 +297,7 @@ impl Parts<'_> {
                 bytes_max: options.max_memtable_size,
                 hash_seed: state.hash_seed,
                 key_filter: true,
+                anchor: Anchor::default(),
                 ledger: Arc::clone(&ledger),
             });
             let version = Arc::clone(&stored.version);

@@ -15,7 +15,7 @@
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::{Entry, Kind, RangeTombstone, Result, SeqNo, hash};
-use memtide_memtable::{BatchShape, Memtable, MemtableType};
+use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableType};
 
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
@@ -174,7 +174,7 @@ fn build(
     let mut cursor = MergeCursor::new(inputs.iter().map(source).collect());
     let hash = |entry: &Entry<'_>| hash::key_hash(engine.hash_seed, entry.key);
 
-    let gauge = engine.new_memtable(options, Some(0));
+    let gauge = engine.new_memtable(options, Some(0), Anchor::default());
     let mut shape = BatchShape::default();
     rule.walk(&mut cursor, |entry, _| {
         gauge.measure(&mut shape, entry.kind, hash(&entry), entry.key, entry.value);
@@ -187,7 +187,8 @@ fn build(
     if bytes > room {
         return Ok(None);
     }
-    let run = engine.new_memtable(options, Some(bytes));
+    let anchor = inputs.first().map(|table| table.learned_anchor()).unwrap_or_default();
+    let run = engine.new_memtable(options, Some(bytes), anchor);
     let Ok(mut reservation) = run.reserve(&shape) else { return Ok(None) };
     rule.walk(&mut cursor, |entry, _| {
         reservation.insert(entry.kind, hash(&entry), entry.key, entry.value, entry.seq);

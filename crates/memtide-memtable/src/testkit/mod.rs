@@ -47,6 +47,7 @@ macro_rules! conformance {
             the_longest_keys_are_keys
             prefixes_of_each_other_are_different_keys
             runs_of_00_and_ff_are_ordered_as_bytes
+            an_anchor_changes_no_answer
             keys_with_one_hash_are_different_keys
             versions_may_arrive_in_any_order
             sequence_numbers_may_lie_far_apart

@@ -12,7 +12,9 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, RangeTombstone, SeqNo, Target, hash};
 
-use crate::{BatchShape, Full, Inserted, MemCursor, Memtable, MemtableOptions, MemtableType};
+use crate::{
+    Anchor, BatchShape, Full, Inserted, MemCursor, Memtable, MemtableOptions, MemtableType,
+};
 
 /// Limit of a table whose limit is not what is tested.
 pub const TABLE_BYTES_MAX: u64 = 64 << 20;
@@ -142,8 +144,14 @@ impl Subject {
     /// An empty table that asks this ledger for memory.
     #[must_use]
     pub fn with_ledger(kind: MemtableType, bytes_max: u64, ledger: Arc<Ledger>) -> Self {
-        let options =
-            MemtableOptions { kind, bytes_max, hash_seed: HASH_SEED, key_filter: true, ledger };
+        let options = MemtableOptions {
+            kind,
+            bytes_max,
+            hash_seed: HASH_SEED,
+            key_filter: true,
+            anchor: Anchor::default(),
+            ledger,
+        };
         Self { table: Memtable::new(&options), model: Model::default(), hash_of }
     }
 
@@ -151,6 +159,19 @@ impl Subject {
     pub(crate) fn hashed_by(mut self, hash_of: fn(&[u8]) -> u64) -> Self {
         self.hash_of = hash_of;
         self
+    }
+
+    /// An empty table whose heads begin behind `anchor`.
+    pub(crate) fn anchored(kind: MemtableType, anchor: &[u8]) -> Self {
+        let options = MemtableOptions {
+            kind,
+            bytes_max: TABLE_BYTES_MAX,
+            hash_seed: HASH_SEED,
+            key_filter: true,
+            anchor: Anchor::of(anchor),
+            ledger: Ledger::unlimited(),
+        };
+        Self { table: Memtable::new(&options), model: Model::default(), hash_of }
     }
 
     /// The table.

@@ -89,6 +89,24 @@ pub fn prefixes_of_each_other_are_different_keys(kind: MemtableType) {
     }
 }
 
+/// What most keys are expected to begin with changes no answer, whether they do or not.
+pub fn an_anchor_changes_no_answer(kind: MemtableType) {
+    for anchor in [&b"mid/"[..], b"mid/0000000000000000000000000000", b"\0", b"\xFF\xFF"] {
+        let mut subject = Subject::anchored(kind, anchor);
+        let around = ["", "a", "mi", "mid", "mid.", "mid/", "mid0", "mie", "zzzzzzzzz"];
+        let mut keys: Vec<Vec<u8>> = around.iter().map(|key| key.as_bytes().to_vec()).collect();
+        keys.extend([vec![0], vec![0; 9], vec![0xFF], vec![0xFF; 2], vec![0xFF; 20]]);
+        keys.extend((0..400).map(|number| format!("mid/{:028}", number * 7).into_bytes()));
+        keys.extend((0..200).map(|number| format!("mid/{:x}", number * 31).into_bytes()));
+        let count = keys.len();
+        for seq in 0..2 * count {
+            let key = &keys[seq * 389 % count];
+            subject.put(key, b"v", seq as SeqNo);
+        }
+        subject.verify();
+    }
+}
+
 /// Zero bytes do not end a key and 0xFF bytes do not end an order.
 pub fn runs_of_00_and_ff_are_ordered_as_bytes(kind: MemtableType) {
     let mut subject = Subject::new(kind);

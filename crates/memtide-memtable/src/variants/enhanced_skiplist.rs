@@ -405,6 +405,7 @@ mod tests {
             bytes_max: 64 << 20,
             hash_seed: 1,
             key_filter: true,
+            anchor: crate::anchor::Anchor::default(),
             ledger,
         })
     }

@@ -55,8 +55,14 @@ impl<I: MemIndex> Rig<I> {
 /// Bytes a distinct key of 16 bytes with a value of 64 takes beside them, in a megabyte filled one by one.
 pub(super) fn bytes_beside_keys_and_values(kind: MemtableType) -> f64 {
     let ledger = Ledger::unlimited();
-    let options =
-        MemtableOptions { kind, bytes_max: 1 << 20, hash_seed: SEED, key_filter: true, ledger };
+    let options = MemtableOptions {
+        kind,
+        bytes_max: 1 << 20,
+        hash_seed: SEED,
+        key_filter: true,
+        anchor: crate::anchor::Anchor::default(),
+        ledger,
+    };
     let table = Memtable::new(&options);
     for seq in 0_u64.. {
         let mut key = [0; 16];
@@ -80,8 +86,14 @@ type Versions = BTreeMap<Reverse<SeqNo>, Option<Vec<u8>>>;
 pub(super) fn agrees(kind: MemtableType) {
     for seed in 0..6 {
         let ledger = Ledger::unlimited();
-        let options =
-            MemtableOptions { kind, bytes_max: 8 << 20, hash_seed: SEED, key_filter: true, ledger };
+        let options = MemtableOptions {
+            kind,
+            bytes_max: 8 << 20,
+            hash_seed: SEED,
+            key_filter: true,
+            anchor: crate::anchor::Anchor::default(),
+            ledger,
+        };
         let (table, mut model) = (Memtable::new(&options), BTreeMap::<Vec<u8>, Versions>::new());
         let mut draws = 0_u64;
         let mut draw = |below: u64| {
