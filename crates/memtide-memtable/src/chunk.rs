@@ -165,7 +165,7 @@ impl<'a> Chunk<'a> {
         }
         for index in tags::find(self.tags(), len, k.hash) {
             let found = packed(refs, index).is_some_and(|at| improve(arena, best, k, below, at));
-            if found && is_rising {
+            if found && (is_rising || cfg!(plant = "linked_list_trusts_the_last")) {
                 break;
             }
         }

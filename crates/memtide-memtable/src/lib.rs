@@ -27,10 +27,6 @@ mod record;
 mod run;
 mod skl;
 mod standalone;
-#[expect(
-    unsafe_code,
-    reason = "asks the machine to compare sixteen bytes at once; its header argues it"
-)]
 mod tags;
 #[cfg(feature = "testkit")]
 pub mod testkit;

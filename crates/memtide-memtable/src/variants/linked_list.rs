@@ -70,6 +70,7 @@ impl LinkedList {
         let capacity = capacity_behind(self.count.load(Ordering::Relaxed));
         let (at, chunk) = Chunk::carve(slab, arena, capacity);
         let older = self.newest.load(Ordering::Relaxed);
+        let newest = newest.filter(|_| !cfg!(plant = "linked_list_forgets_older_seqs"));
         chunk.restart(older, newest.map_or(0, |chunk| chunk.seq_max()));
         self.newest.store(chunk.link(at), Ordering::Release);
         chunk
@@ -136,6 +137,9 @@ impl MemIndex for LinkedList {
         }
         let at = slab.record(0, entry);
         debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
+        if cfg!(plant = "linked_list_tells_before_it_links") {
+            self.last.store(at.word(), Ordering::Release);
+        }
         self.chunk_with_room(arena, slab).push(entry, at);
         self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // Pairs with the Acquire in `last`: who sees it finds it in its chunk.
@@ -220,6 +224,17 @@ mod tests {
         assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
         assert_eq!(rig.seq_of("k", 1000), Some(10));
         assert_eq!(rig.seq_of("k", 10), None);
+    }
+
+    #[test]
+    fn chunks_of_late_versions_do_not_hide_a_newer_one_that_came_early() {
+        let rig = model::Rig::new(LinkedList::new);
+        rig.put("k", 1000);
+        (0..500).for_each(|seq| rig.put(&format!("other{seq}"), seq));
+        rig.put("k", 600);
+        assert_eq!(rig.seq_of("k", SeqNo::MAX), Some(1000));
+        assert_eq!(rig.seq_of("k", 1000), Some(600));
+        assert_eq!(rig.index.check(&rig.arena, 502), Ok(()));
     }
 
     #[test]
