@@ -115,7 +115,7 @@ fn read(global: &Global, file: Option<&Path>) -> memtide::Result<(Config, Vec<Vi
         }
     }
     config.preset = global.preset.or(config.preset);
-    config.memtable_type = global.memtable.or(config.memtable_type);
+    config.memtable_type = global.memtable.map(Into::into).or(config.memtable_type);
     Ok((config, wrong))
 }
 

@@ -43,6 +43,14 @@ pub fn relax(_round: u32) {
     shuttle::thread::yield_now();
 }
 
+/// A number that nobody in this process had before. It synchronises nothing, so it is the same under a model
+/// checker.
+pub fn unique_number() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A mutual exclusion lock that a panic does not poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(twin::Mutex<T>);

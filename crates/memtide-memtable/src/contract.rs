@@ -12,7 +12,8 @@
 //! - **Locking.** One `insert` runs at a time, unless the index says [`MemIndex::inserts_concurrently`], beside
 //!   any number of readers, who never wait for it: every word that a reader may see is an atomic, stored Release
 //!   after what it leads to and loaded Acquire. What a concurrent insert adds lies at or above every reader's
-//!   bound, so a reader may miss it; it must not trip over it, nor miss or repeat anything older.
+//!   bound, so a reader may miss it; it must not trip over it, nor miss or repeat anything older. Only around a
+//!   program's own index (`crate::custom`) readers wait, for the insert of a key.
 //! - **Memory.** An insert takes all memory from the slab, and never more than `index_bytes_max` and
 //!   `link_words` promised for the batch. What readers build lies on the heap and is metered.
 
@@ -151,6 +152,20 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// it. Called once for a reservation, before its first insert.
     fn provide(&self, _arena: &Arena, _slab: &mut Slab<'_>, _bytes: u64) {}
 
+    /// Heap bytes of an empty index beside its own struct.
+    fn heap_bytes_empty(&self) -> u64 {
+        0
+    }
+
+    /// Takes from the budget what inserting so many entries may allocate on the heap; `false`, and nothing
+    /// changed, if the budget refuses. For indexes whose inserts do not take everything from the slab.
+    fn hold_heap(&self, _entries: u64) -> bool {
+        true
+    }
+
+    /// Gives back what [`MemIndex::hold_heap`] took and the inserts did not use.
+    fn settle_heap(&self) {}
+
     /// Writes the record into the slab and links it. Cannot fail.
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted;
 
@@ -165,6 +180,17 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// returns `false` when there is no older version, and leaves `pos` as it was.
     /// Does not allocate.
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool;
+
+    /// Whether the walk that `pos` is on ended although there may be more: the index was caught at a wrong
+    /// answer, and who read from it before may have missed something.
+    fn broke_off(&self, _pos: &Pos) -> bool {
+        false
+    }
+
+    /// What the index was caught at. It answers rightly all the same, but slower.
+    fn fault(&self) -> Option<String> {
+        None
+    }
 
     /// Asserts the structure's own invariants: order, counts, links, chains; `records` is how many
     /// point records were inserted (duplicates not counted).

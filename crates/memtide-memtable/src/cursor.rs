@@ -1,12 +1,14 @@
 //! The one cursor over all memtable variants.
 
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Entry, Result, SeqNo, Target};
+use memtide_base::{Cursor, Entry, Error, Result, SeqNo, Target};
 
 use crate::contract::{Pos, Seek, Walk};
 use crate::memtable::Memtable;
 
-/// Walks a memtable below a bound. Owns its table, holds no lock between steps, never fails.
+/// Walks a memtable below a bound. Owns its table, holds no lock between steps. Over one of the eight it never
+/// fails; over a program's own memtable it fails once that was caught at a wrong answer, and a new cursor does
+/// not.
 #[derive(Debug)]
 pub struct MemCursor {
     table: Arc<Memtable>,
@@ -27,9 +29,21 @@ impl MemCursor {
         Self { table, below, pos: Pos::default() }
     }
 
-    fn walk(&mut self, step: Walk) -> bool {
+    fn walk(&mut self, step: Walk) -> Result<bool> {
         let (pos, below) = (&mut self.pos, self.below);
-        pos.at.is_some() && self.table.read(|index, arena| index.walk(arena, pos, below, step))
+        let moved =
+            pos.at.is_some() && self.table.read(|index, arena| index.walk(arena, pos, below, step));
+        if !moved && self.table.read(|index, _| index.broke_off(&self.pos)) {
+            return Err(self.broken());
+        }
+        Ok(moved)
+    }
+
+    #[cold]
+    fn broken(&self) -> Error {
+        let (name, fault) = (self.table.kind(), self.table.fault().unwrap_or_default());
+        Error::internal(format!("the memtable {name:?} is wrong: {fault}"))
+            .with_hint("reading again does without it")
     }
 }
 
@@ -48,15 +62,15 @@ impl Cursor for MemCursor {
     }
 
     fn next(&mut self) -> Result<bool> {
-        Ok(self.walk(Walk::Next))
+        self.walk(Walk::Next)
     }
 
     fn prev(&mut self) -> Result<bool> {
-        Ok(self.walk(Walk::Prev))
+        self.walk(Walk::Prev)
     }
 
     fn older(&mut self) -> Result<bool> {
-        Ok(self.walk(Walk::Older))
+        self.walk(Walk::Older)
     }
 
     fn entry(&self) -> Entry<'_> {

@@ -16,6 +16,7 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::kind::MemtableType;
 use crate::options::MemtableOptions;
+use crate::registry::MemtableKind;
 
 /// Bytes of a memtable to a byte of its filter. A table full of 16-byte keys with 64-byte values has seven bits
 /// for a key, which admit 5 % of the absent ones.
@@ -88,7 +89,8 @@ impl KeyFilter {
 /// hashed anyway, for the filter is a hundredth of what a bucket must be fetched from; `hash_linked_list` alone
 /// goes without, as it promises few bytes for an entry.
 fn pays(options: &MemtableOptions) -> bool {
-    options.key_filter && options.kind != MemtableType::HashLinkedList
+    let is_denser = matches!(options.kind, MemtableKind::BuiltIn(MemtableType::HashLinkedList));
+    options.key_filter && !is_denser
 }
 
 /// Four bits of a word, by six bits of the hash each. Two may coincide.
@@ -109,7 +111,7 @@ mod tests {
     fn options(kind: MemtableType, bytes_max: u64) -> MemtableOptions {
         let ledger = Ledger::unlimited();
         MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max,
             hash_seed: 3,
             key_filter: true,

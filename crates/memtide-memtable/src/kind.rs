@@ -64,21 +64,36 @@ impl FromStr for MemtableType {
 
     fn from_str(name: &str) -> Result<Self, UnknownMemtable> {
         let named = |kind: &Self| kind.name() == name;
-        Self::ALL.into_iter().find(named).ok_or_else(|| UnknownMemtable { name: name.to_owned() })
+        let unknown = || UnknownMemtable::new(name, Vec::new());
+        Self::ALL.into_iter().find(named).ok_or_else(unknown)
     }
 }
 
-/// A name that is none of the eight.
+/// A name that is none of the eight, and not registered either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownMemtable {
     name: String,
+    registered: Vec<String>,
+}
+
+impl UnknownMemtable {
+    pub(crate) fn new(name: &str, registered: Vec<String>) -> Self {
+        Self { name: name.to_owned(), registered }
+    }
+
+    /// The name as it was asked for.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl fmt::Display for UnknownMemtable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = MemtableType::ALL.map(MemtableType::name);
+        let mut names = MemtableType::ALL.map(MemtableType::name).to_vec();
+        names.extend(self.registered.iter().map(String::as_str));
         write!(f, "unknown memtable type {:?}", self.name)?;
-        if let Some(nearest) = memtide_base::suggest::nearest(&self.name, names) {
+        if let Some(nearest) = memtide_base::suggest::nearest(&self.name, names.iter().copied()) {
             write!(f, "; did you mean {nearest:?}?")?;
         }
         write!(f, " (known: {})", names.join(", "))

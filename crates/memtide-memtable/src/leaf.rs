@@ -580,7 +580,7 @@ mod tests {
     fn table(kind: MemtableType) -> Arc<Memtable> {
         let ledger = Ledger::unlimited();
         Memtable::new(&MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: 8 << 20,
             hash_seed: SEED,
             key_filter: true,

@@ -3,6 +3,7 @@
 //! - [`MemtableVariant`]: any of the eight as a bounded map, no database needed.
 //! - [`Memtable`]: what the engine uses: versions, snapshots, range tombstones, exact memory.
 //! - `contract::MemIndex`: what a variant implements: the order of records, nothing else.
+//! - [`CustomIndex`]: what a program's own memtable implements, in safe Rust; [`Registry`] gives it a name.
 //! - `testkit` (a module and a feature): the contract as a test suite for any variant.
 //!
 //! The crate does no I/O, reads no clock and starts no thread.
@@ -14,6 +15,7 @@ mod chain;
 mod chunk;
 mod contract;
 mod cursor;
+mod custom;
 mod entry;
 mod gallop;
 mod key_filter;
@@ -24,6 +26,7 @@ mod memtable;
 mod meter;
 mod options;
 mod record;
+mod registry;
 mod run;
 mod skl;
 mod standalone;
@@ -37,7 +40,9 @@ mod view_cursor;
 pub use anchor::Anchor;
 pub use contract::{BatchShape, Cost, Descriptor, Inserted};
 pub use cursor::MemCursor;
+pub use custom::{CustomIndex, IndexHints, MemtableFactory, RecordRef, Records};
 pub use kind::{MemtableType, UnknownMemtable};
 pub use memtable::{Fragmented, Full, Memtable, Reservation, Usage};
 pub use options::MemtableOptions;
+pub use registry::{MemtableChoice, MemtableKind, NameTaken, Registry};
 pub use standalone::{MemtableVariant, StandaloneError};

@@ -30,9 +30,9 @@ use crate::anchor::{Anchor, Learner};
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
 use crate::contract::{BatchShape, Descriptor, Inserted, MemIndex, NewEntry};
 use crate::key_filter::KeyFilter;
-use crate::kind::MemtableType;
 use crate::meter::{HeapMeter, Metered};
 use crate::options::MemtableOptions;
+use crate::registry::MemtableKind;
 use crate::{record, variants};
 
 /// Two counts of an `Arc`.
@@ -164,10 +164,17 @@ impl Memtable {
         })
     }
 
-    /// Which variant orders the records.
+    /// What orders the records.
     #[must_use]
-    pub fn kind(&self) -> MemtableType {
-        self.options.kind
+    pub fn kind(&self) -> &MemtableKind {
+        &self.options.kind
+    }
+
+    /// What the index was caught at, where a program's own is. The table answers rightly all the same, but
+    /// slower, and takes no further batch.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.index.fault()
     }
 
     /// What this variant's operations cost.
@@ -209,6 +216,7 @@ impl Memtable {
             return Err(full());
         }
         let plan = self.arena.plan(bytes, self.beside(&batch)).ok_or_else(full)?;
+        let heap = HeapHold::take(&*self.index, shape.entries).ok_or(Full::Budget)?;
         self.grow(&mut charge, &plan)?;
         let mut slab = self.arena.slab(&plan);
         self.filter.carve(&mut slab);
@@ -217,7 +225,16 @@ impl Memtable {
         let only = (!self.index.inserts_concurrently()).then_some(charge);
         let (table, shape, tally) = (self, *shape, Tally::new());
         let entries_before = self.entry_count();
-        Ok(Reservation { table, shape, index_bytes, entries_before, tally, slab, _only: only })
+        Ok(Reservation {
+            table,
+            shape,
+            index_bytes,
+            entries_before,
+            tally,
+            slab,
+            _heap: heap,
+            _only: only,
+        })
     }
 
     /// What a sorted view of everything, the batch included, takes of the limit: it is built when a reader
@@ -429,6 +446,7 @@ pub struct Reservation<'m> {
     entries_before: u64,
     tally: Tally,
     slab: Slab<'m>,
+    _heap: HeapHold<'m>,
     /// Keeps others out where the index takes one writer; dropped last.
     _only: Option<MutexGuard<'m, Charge>>,
 }
@@ -461,6 +479,22 @@ impl Tally {
         self.value_bytes += value_len as u64;
         self.seq_end = self.seq_end.max(seq.saturating_add(1));
         self.first_seq = self.first_seq.min(seq);
+    }
+}
+
+/// Heap that the inserts of a reservation may take; what they did not is given back at its end.
+#[derive(Debug)]
+struct HeapHold<'m>(&'m dyn MemIndex);
+
+impl<'m> HeapHold<'m> {
+    fn take(index: &'m dyn MemIndex, entries: u64) -> Option<Self> {
+        index.hold_heap(entries).then_some(Self(index))
+    }
+}
+
+impl Drop for HeapHold<'_> {
+    fn drop(&mut self) {
+        self.0.settle_heap();
     }
 }
 
@@ -539,7 +573,7 @@ fn slab_bytes(shape: &BatchShape, index_bytes: u64) -> u64 {
 fn fixed_bytes(index: &dyn MemIndex) -> u64 {
     let table = ARC_COUNTS + size_of::<Memtable>() as u64;
     let meter = ARC_COUNTS + size_of::<HeapMeter>() as u64;
-    table + meter + size_of_val(index) as u64
+    table + meter + size_of_val(index) as u64 + index.heap_bytes_empty()
 }
 
 #[cfg(test)]
@@ -547,11 +581,12 @@ mod tests {
     use memtide_base::ledger::Ledger;
 
     use super::*;
+    use crate::kind::MemtableType;
 
     fn table(kind: MemtableType) -> Arc<Memtable> {
         let ledger = Ledger::new(64 << 20);
         Memtable::new(&MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: 8 << 20,
             hash_seed: 1,
             key_filter: true,
@@ -596,7 +631,7 @@ mod tests {
         for kind in MemtableType::ALL {
             for value_len in [0, 300, 5000, 70_000, 1 << 20] {
                 let options = |bytes_max| MemtableOptions {
-                    kind,
+                    kind: kind.into(),
                     bytes_max,
                     hash_seed: 1,
                     key_filter: true,

@@ -22,6 +22,15 @@ impl HeapMeter {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// As [`HeapMeter::hold`], unless the budget refuses.
+    pub(crate) fn try_hold(self: &Arc<Self>, bytes: u64) -> Option<Metered> {
+        if !self.charge.lock().try_grow(bytes) {
+            return None;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Some(Metered { meter: Arc::clone(self), bytes })
+    }
+
     /// Counts `bytes` until the result is dropped.
     pub(crate) fn hold(self: &Arc<Self>, bytes: u64) -> Metered {
         self.charge.lock().grow_unchecked(bytes);
@@ -35,6 +44,13 @@ impl HeapMeter {
 pub(crate) struct Metered {
     meter: Arc<HeapMeter>,
     bytes: u64,
+}
+
+impl Metered {
+    /// How many.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 impl Drop for Metered {

@@ -4,13 +4,13 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 
 use crate::anchor::Anchor;
-use crate::kind::MemtableType;
+use crate::registry::MemtableKind;
 
 /// What a memtable is made from.
 #[derive(Clone, Debug)]
 pub struct MemtableOptions {
-    /// Which variant orders the records.
-    pub kind: MemtableType,
+    /// What orders the records.
+    pub kind: MemtableKind,
     /// The most bytes that writes make the table reserve, its own struct and one sorted view included; see
     /// [`Memtable::bytes_max`](crate::Memtable::bytes_max).
     pub bytes_max: u64,

@@ -494,7 +494,7 @@ pub(crate) fn newest_version(arena: &Arena, node: Ref, below: SeqNo) -> Option<R
 
 /// The next older version behind `at`, which is the node itself or in its chain. Follows the chain, so walking
 /// all versions is linear.
-fn older_version(arena: &Arena, node: Ref, at: Ref) -> Option<Ref> {
+pub(crate) fn older_version(arena: &Arena, node: Ref, at: Ref) -> Option<Ref> {
     let seq = arena.seq(at);
     let chained = if at == node {
         chain::newest_below(arena, chain::older(arena, node), seq)

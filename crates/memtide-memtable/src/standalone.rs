@@ -34,6 +34,7 @@ const HASH_SEED: u64 = 0x4D65_6D74_6964_6531;
 /// A map from keys to values in one of the eight memtables, up to a number of bytes.
 #[derive(Debug)]
 pub struct MemtableVariant {
+    kind: MemtableType,
     options: MemtableOptions,
     table: RwLock<Arc<Memtable>>,
     /// Held by writers: between taking a sequence number and publishing it.
@@ -76,7 +77,7 @@ impl MemtableVariant {
     pub fn new(kind: MemtableType, max_bytes: u64) -> Self {
         let ledger = Ledger::unlimited();
         let options = MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: max_bytes,
             hash_seed: HASH_SEED,
             key_filter: false,
@@ -84,13 +85,13 @@ impl MemtableVariant {
             ledger,
         };
         let table = RwLock::new(Memtable::new(&options));
-        Self { options, table, writer: Mutex::new(()), visible: AtomicU64::new(0) }
+        Self { kind, options, table, writer: Mutex::new(()), visible: AtomicU64::new(0) }
     }
 
     /// Which variant this is.
     #[must_use]
     pub fn kind(&self) -> MemtableType {
-        self.options.kind
+        self.kind
     }
 
     /// Sets the value of a key.

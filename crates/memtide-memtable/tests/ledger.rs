@@ -7,11 +7,15 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Bound;
 
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
-use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableOptions, MemtableType};
+use memtide_memtable::{
+    Anchor, BatchShape, CustomIndex, IndexHints, Memtable, MemtableFactory, MemtableKind,
+    MemtableOptions, MemtableType, RecordRef, Records,
+};
 
 /// The system's allocator, counting for each thread.
 struct Counting;
@@ -77,10 +81,10 @@ struct Account {
 }
 
 impl Account {
-    fn open(kind: MemtableType) -> Self {
+    fn open(kind: &MemtableKind) -> Self {
         let ledger = Ledger::unlimited();
         let options = MemtableOptions {
-            kind,
+            kind: kind.clone(),
             bytes_max: BYTES_MAX,
             hash_seed: HASH_SEED,
             key_filter: true,
@@ -123,7 +127,7 @@ impl Account {
         let live = LIVE.get() - self.live_before;
         let usage = self.table().usage();
         let reserved = i64::try_from(usage.reserved).expect("far below 2^63");
-        let kind = self.table().kind();
+        let kind = self.table().kind().clone();
         assert_eq!(reserved - live, 0, "{kind} after {} operations: {usage:?}", self.seq);
         assert_eq!(self.ledger.total(), usage.reserved, "{kind} after {} operations", self.seq);
     }
@@ -132,7 +136,7 @@ impl Account {
     #[track_caller]
     fn close(mut self) {
         self.balance();
-        let kind = self.table().kind();
+        let kind = self.table().kind().clone();
         self.table = None;
         assert_eq!(LIVE.get() - self.live_before, 0, "{kind} after the drop");
         assert_eq!(self.ledger.total(), 0, "{kind} after the drop");
@@ -150,7 +154,7 @@ fn scatter(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40
 }
 
-fn sequential_puts_balance(kind: MemtableType) {
+fn sequential_puts_balance(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     account.balance();
     for number in 0..4_000 {
@@ -159,7 +163,7 @@ fn sequential_puts_balance(kind: MemtableType) {
     account.close();
 }
 
-fn random_puts_balance(kind: MemtableType) {
+fn random_puts_balance(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     for number in 0..4_000 {
         account.put(scatter(number), &[1; 20]);
@@ -167,7 +171,7 @@ fn random_puts_balance(kind: MemtableType) {
     account.close();
 }
 
-fn overwrites_balance(kind: MemtableType) {
+fn overwrites_balance(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     for number in 0..4_000 {
         account.put(scatter(number) % 50, &[1; 20]);
@@ -175,7 +179,7 @@ fn overwrites_balance(kind: MemtableType) {
     account.close();
 }
 
-fn values_of_all_sizes_balance(kind: MemtableType) {
+fn values_of_all_sizes_balance(kind: &MemtableKind) {
     let value = vec![7; 1 << 20];
     let lens = [0, 1, 100, 4_096, 16_383, 65_536, 300_000, 1 << 20];
     let mut account = Account::open(kind);
@@ -189,7 +193,7 @@ fn values_of_all_sizes_balance(kind: MemtableType) {
 
 /// Scans build views in some variants, and cursors keep old ones; range tombstones are fragmented on demand,
 /// and readers keep old fragments.
-fn scans_and_range_deletes_balance(kind: MemtableType) {
+fn scans_and_range_deletes_balance(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     let mut kept = account.table().cursor(0);
     let mut fragments = account.table().range_tombstones();
@@ -223,7 +227,7 @@ fn scans_and_range_deletes_balance(kind: MemtableType) {
 }
 
 /// A batch that is refused and a reservation that is not used balance like any other.
-fn refusals_and_unused_reservations_balance(kind: MemtableType) {
+fn refusals_and_unused_reservations_balance(kind: &MemtableKind) {
     let value = vec![0; 1 << 20];
     let mut account = Account::open(kind);
     for number in 0..300 {
@@ -239,7 +243,7 @@ fn refusals_and_unused_reservations_balance(kind: MemtableType) {
     account.close();
 }
 
-fn gets_and_cursor_steps_do_not_allocate(kind: MemtableType) {
+fn gets_and_cursor_steps_do_not_allocate(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     for number in 0..3_000 {
         account.put(scatter(number) % 1_000, &[1; 20]);
@@ -281,8 +285,8 @@ fn gets_and_cursor_steps_do_not_allocate(kind: MemtableType) {
 
 /// One test module per variant, as the conformance suite has them.
 macro_rules! each_variant {
-    ($($variant:ident),+) => {
-        $(each_variant!(@module $variant:
+    ($($variant:ident => $kind:expr),+ $(,)?) => {
+        $(each_variant!(@module $variant, $kind =>
             sequential_puts_balance
             random_puts_balance
             overwrites_balance
@@ -292,12 +296,12 @@ macro_rules! each_variant {
             gets_and_cursor_steps_do_not_allocate
         );)+
     };
-    (@module $variant:ident: $($claim:ident)+) => {
+    (@module $variant:ident, $kind:expr => $($claim:ident)+) => {
         mod $variant {
             $(
                 #[test]
                 fn $claim() {
-                    super::$claim(stringify!($variant).parse().expect("a variant's name"));
+                    super::$claim(&$kind);
                 }
             )+
         }
@@ -305,12 +309,60 @@ macro_rules! each_variant {
 }
 
 each_variant!(
-    sorted,
-    skiplist,
-    trie,
-    linked_list,
-    hash_linked_list,
-    enhanced_skiplist,
-    hash_skiplist,
-    vector
+    sorted => crate::MemtableType::Sorted.into(),
+    skiplist => crate::MemtableType::Skiplist.into(),
+    trie => crate::MemtableType::Trie.into(),
+    linked_list => crate::MemtableType::LinkedList.into(),
+    hash_linked_list => crate::MemtableType::HashLinkedList.into(),
+    enhanced_skiplist => crate::MemtableType::EnhancedSkiplist.into(),
+    hash_skiplist => crate::MemtableType::HashSkiplist.into(),
+    vector => crate::MemtableType::Vector.into(),
+    custom => crate::MemtableKind::custom(crate::InOrder::default()),
 );
+
+/// A program's own index that knows its heap to the byte: references in order of their keys.
+#[derive(Default)]
+struct InOrder(Vec<RecordRef>);
+
+impl CustomIndex for InOrder {
+    fn insert(&mut self, records: &Records<'_>, new: RecordRef, _hash: u64) {
+        let at = self.0.partition_point(|&known| records.key(known) < records.key(new));
+        self.0.insert(at, new);
+    }
+
+    fn first_from(&self, records: &Records<'_>, from: Bound<&[u8]>) -> Option<RecordRef> {
+        let at = self.0.partition_point(|&at| match from {
+            Bound::Included(key) => records.key(at) < key,
+            Bound::Excluded(key) => records.key(at) <= key,
+            Bound::Unbounded => false,
+        });
+        self.0.get(at).copied()
+    }
+
+    fn last_to(&self, records: &Records<'_>, to: Bound<&[u8]>) -> Option<RecordRef> {
+        let end = self.0.partition_point(|&at| match to {
+            Bound::Included(key) => records.key(at) <= key,
+            Bound::Excluded(key) => records.key(at) < key,
+            Bound::Unbounded => true,
+        });
+        end.checked_sub(1).map(|last| self.0[last])
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        (self.0.capacity() * size_of::<RecordRef>()) as u64
+    }
+
+    fn heap_bytes_after(&self, keys: u64) -> u64 {
+        (self.0.capacity() as u64 + keys + 4) * 3 * size_of::<RecordRef>() as u64
+    }
+}
+
+impl MemtableFactory for InOrder {
+    fn name(&self) -> &str {
+        "in_order"
+    }
+
+    fn create(&self, _hints: &IndexHints) -> Box<dyn CustomIndex> {
+        Box::new(Self::default())
+    }
+}

@@ -52,7 +52,7 @@ impl World {
     fn new(kind: MemtableType) -> Self {
         let ledger = Ledger::unlimited();
         let options = MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: 1 << 20,
             hash_seed: HASH_SEED,
             key_filter: true,

@@ -113,7 +113,7 @@ fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
         return None;
     }
     // The keyspace whose oldest write keeps the most log.
-    let logged = keyspaces.iter().filter(|keyspace| keyspace.options().logged);
+    let logged = keyspaces.iter().filter(|keyspace| keyspace.is_logged());
     let oldest = logged.filter_map(|k| Some((k.first_seq()?, k))).min_by_key(|(seq, _)| *seq)?.1;
     if !oldest.current().active.is_empty() {
         // Where there is no place for it, what is sealed goes first and this is looked at again.

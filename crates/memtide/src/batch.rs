@@ -96,7 +96,7 @@ impl BatchBody {
         if !self.keyspaces.iter().any(|known| Arc::ptr_eq(known, keyspace)) {
             self.keyspaces.push(Arc::clone(keyspace));
         }
-        let logged = keyspace.options().logged;
+        let logged = keyspace.is_logged();
         let payload = if logged { &mut self.logged } else { &mut self.unlogged };
         if payload.count == 0 {
             // A single write is the usual batch, and then this is its one allocation.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result};
 use memtide_env::Env;
-use memtide_memtable::MemtableType;
+use memtide_memtable::{MemtableChoice, Registry};
 
 use crate::background;
 use crate::config::{Config, Durability, Preset};
@@ -19,6 +19,7 @@ use crate::recovery::{self, OpenMode};
 pub struct Builder {
     dir: PathBuf,
     config: Config,
+    registry: Registry,
     env: Option<Env>,
     read_only: bool,
     create_if_missing: bool,
@@ -39,8 +40,14 @@ impl Db {
         Builder::new(dir.as_ref())
     }
 
-    fn open_in(env: &Env, dir: &Path, config: &Config, mode: OpenMode) -> Result<Self> {
-        let (engine, report) = recovery::open(env, dir, config, mode)?;
+    fn open_in(
+        env: &Env,
+        dir: &Path,
+        config: &Config,
+        registry: &Registry,
+        mode: OpenMode,
+    ) -> Result<Self> {
+        let (engine, report) = recovery::open(env, dir, config, registry, mode)?;
         let handle = Handle::new(engine, report);
         if mode != OpenMode::ReadOnly {
             background::start(handle.engine())?;
@@ -57,16 +64,25 @@ impl Builder {
         Self {
             dir: dir.to_path_buf(),
             config: Config::default(),
+            registry: Registry::new(),
             env: None,
             read_only: false,
             create_if_missing: true,
         }
     }
 
-    /// Replaces everything named so far, except the directory.
+    /// Replaces all options named so far, except the directory and the registry.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Brings memtables of the program's own, for [`MemtableChoice::Named`]. What keyspaces have stored must be
+    /// among them. Default none.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
         self
     }
 
@@ -77,10 +93,10 @@ impl Builder {
         self
     }
 
-    /// Names the memtable type.
+    /// Names the memtable type of the default keyspace and of new ones.
     #[must_use]
-    pub fn memtable(mut self, memtable_type: MemtableType) -> Self {
-        self.config.memtable_type = Some(memtable_type);
+    pub fn memtable(mut self, memtable_type: impl Into<MemtableChoice>) -> Self {
+        self.config.memtable_type = Some(memtable_type.into());
         self
     }
 
@@ -131,8 +147,9 @@ impl Builder {
     ///
     /// # Errors
     /// `InvalidConfig` with every violation; `Locked`; `Corruption` with file and offset; `Unsupported` for
-    /// a newer format or a directory without a database. A refused open changes nothing of the contents; it
-    /// may have created the directory, or written the manifest anew.
+    /// a newer format, a directory without a database, or a keyspace whose memtable is not registered (then
+    /// nothing at all was touched, and the cause is an [`UnknownMemtable`](crate::UnknownMemtable)). A refused
+    /// open changes nothing of the contents; it may have created the directory, or written the manifest anew.
     pub fn open(self) -> Result<Db> {
         let mode = match (self.read_only, self.create_if_missing) {
             (true, _) => OpenMode::ReadOnly,
@@ -141,6 +158,7 @@ impl Builder {
         };
         let mut config = self.config;
         config.data_dir = Some(self.dir.clone());
-        Db::open_in(&self.env.unwrap_or_else(Env::real), &self.dir, &config, mode)
+        let env = self.env.unwrap_or_else(Env::real);
+        Db::open_in(&env, &self.dir, &config, &self.registry, mode)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result, SeqNo, Slice};
+use memtide_memtable::Anchor;
 
 use crate::batch::BatchBody;
 use crate::config::{Config, Durability, check_keyspace_name};
@@ -161,10 +162,10 @@ impl Db {
         }
         let id = manifest.state().next_keyspace;
         let options = engine.config.keyspace_options(&engine.settings, name, None);
-        let change = Change::KeyspaceAdd { id, name: name.to_owned(), options };
+        let change = Change::KeyspaceAdd { id, name: name.to_owned(), options: options.clone() };
         manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspaces[&id].version);
-        let active = engine.new_memtable(options, None, memtide_memtable::Anchor::default());
+        let active = engine.new_memtable(&options, None, Anchor::default());
         let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
         let state = Arc::new(state);
         engine.keyspaces.write().by_id.insert(id, Arc::clone(&state));

@@ -18,7 +18,7 @@ use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::vfs::FileLock;
 use memtide_env::{Env, Event};
-use memtide_memtable::{Anchor, Memtable, MemtableOptions};
+use memtide_memtable::{Anchor, Memtable, MemtableOptions, Registry};
 
 use crate::config::{Config, KeyspaceOptions, Settings};
 use crate::files::Layout;
@@ -54,6 +54,8 @@ pub(crate) struct Engine {
     pub(crate) env: Env,
     pub(crate) layout: Layout,
     pub(crate) config: Config,
+    /// Never changes while the database is open.
+    pub(crate) registry: Registry,
     pub(crate) settings: Settings,
     pub(crate) uuid: [u8; 16],
     pub(crate) hash_seed: u64,
@@ -104,12 +106,13 @@ impl Engine {
     /// the keyspace's keys were last seen to begin with.
     pub(crate) fn new_memtable(
         &self,
-        options: KeyspaceOptions,
+        options: &KeyspaceOptions,
         bytes_max: Option<u64>,
         anchor: Anchor,
     ) -> Arc<Memtable> {
+        let kind = self.registry.kind_of(&options.memtable_type);
         Memtable::new(&MemtableOptions {
-            kind: options.memtable_type,
+            kind: kind.expect("a choice is looked up before a keyspace gets it"),
             bytes_max: bytes_max.unwrap_or(options.max_memtable_size),
             hash_seed: self.hash_seed,
             key_filter: true,

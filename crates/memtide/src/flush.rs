@@ -12,7 +12,7 @@ use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit};
@@ -54,23 +54,28 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     let Some(claim) = keyspace.claim(at_most) else { return Ok(()) };
     let sealed = &claim.tables;
     let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
-    if keyspace.options().logged {
+    if keyspace.is_logged() {
         write::sync_to(engine, flushed_to)?;
     }
     let readers = engine.snapshots.readers();
     let older = OutsideTables { version: &claim.version, from_level: 0, inputs: &|_| false };
-    let tables = rewrite(
-        engine,
-        Rewrite {
-            keyspace,
-            sources: sealed.iter().map(|table| Source::Memtable(table.cursor(SEE_ALL))).collect(),
-            tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
-            readers: &readers,
-            older: &older,
-            level: 0,
-            table_size: u64::MAX,
-        },
-    )?;
+    let tables = beyond_faults(sealed, || {
+        rewrite(
+            engine,
+            Rewrite {
+                keyspace,
+                sources: sealed
+                    .iter()
+                    .map(|table| Source::Memtable(table.cursor(SEE_ALL)))
+                    .collect(),
+                tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
+                readers: &readers,
+                older: &older,
+                level: 0,
+                table_size: u64::MAX,
+            },
+        )
+    })?;
     let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
     install(engine, keyspace, sealed, changes)?;
@@ -107,7 +112,7 @@ fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
     // Under the commit lock no write is between its LSN and its memtable.
     let _commit = engine.commit.lock();
     let mut start = engine.snapshots.visible();
-    for keyspace in engine.all_keyspaces().iter().filter(|keyspace| keyspace.options().logged) {
+    for keyspace in engine.all_keyspaces().iter().filter(|keyspace| keyspace.is_logged()) {
         for table in keyspace.current().memtables() {
             if !flushed.iter().any(|gone| Arc::ptr_eq(gone, table)) {
                 start = start.min(table.first_seq().unwrap_or(SeqNo::MAX));

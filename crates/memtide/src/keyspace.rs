@@ -4,16 +4,17 @@ use std::fmt;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result, Slice};
-use memtide_memtable::MemtableType;
+use memtide_memtable::MemtableChoice;
 
 use crate::batch::BatchBody;
+use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
 use crate::version::{Change, Edit};
-use crate::{read, write};
+use crate::{flush, read, write};
 
 /// A handle to one keyspace: cheap to clone, usable from any thread, keeps the database open.
 #[derive(Clone)]
@@ -59,7 +60,7 @@ impl Keyspace {
 
     /// The memtable type that its next memtables have.
     #[must_use]
-    pub fn memtable_type(&self) -> MemtableType {
+    pub fn memtable_type(&self) -> MemtableChoice {
         self.state.options().memtable_type
     }
 
@@ -166,31 +167,62 @@ impl Keyspace {
         Iter::new(&self.handle, &self.state, HalfOpen::prefix(prefix.as_ref()), None)
     }
 
-    /// Changes the memtable type, durably. Full memtables stay what they are until they are flushed.
+    /// Changes the memtable type, now and for good, on the live database.
+    ///
+    /// The choice is stored, then the active memtable is sealed and one of the new type takes its place: what is
+    /// written after this returned is in the new type. Sealed memtables stay what they are until they are
+    /// flushed; readers, writers and snapshots go on meanwhile and see the same. After a crash the keyspace has
+    /// the old type or the new one, and all of its contents in either case.
     ///
     /// # Errors
-    /// `ReadOnly`, or the manifest could not be written; the type is unchanged.
-    pub fn set_memtable(&self, memtable_type: MemtableType) -> Result<()> {
-        let engine = self.engine();
+    /// `InvalidArgument` if nothing of this name is registered; `ReadOnly`; the manifest could not be written.
+    /// The type is unchanged then, though after a failed write it may be the new one at the next open. Where a
+    /// flush had to make place and failed, the choice is stored and takes effect at the next rotation.
+    pub fn set_memtable(&self, choice: impl Into<MemtableChoice>) -> Result<()> {
+        let (engine, choice) = (self.engine(), choice.into());
         engine.health.check_writable()?;
-        let mut options = self.state.options();
-        options.memtable_type = memtable_type;
-        {
-            let mut manifest = engine.manifest.lock();
-            // Under the lock: closing ends with an edit, and none may follow it.
-            engine.check_open()?;
-            let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
-            let change = Change::KeyspaceOptions { id: self.state.id, options };
-            manifest
-                .append(Edit::new(vec![change]))
-                .inspect_err(|error| engine.health.fail(error))?;
-            self.state.set_options(options);
+        let known = engine.registry.kind_of(&choice);
+        known
+            .map_err(|unknown| Error::invalid_argument(unknown.to_string()).with_source(unknown))?;
+        let choice = MemtableChoice::named(choice.name());
+        // Stored before it is used. The other way round a crash between the two would leave a database that
+        // forgets what it had already done; this way it leaves one that does it at the next open, where the
+        // log is replayed into memtables of the stored type anyway.
+        store_memtable(engine, &self.state, &choice)?;
+        while !self.rotate_to_choice() {
+            // There is no place for one more memtable before a flush.
+            flush::flush(engine, &self.state)?;
         }
-        let _commit = engine.commit.lock();
-        // Where there is no place for one more memtable, the active one is nearly full and the next has the type.
-        let _rotated = write::rotate(engine, &self.state, None);
         Ok(())
     }
+
+    /// Rotates, unless the active memtable has the type that was stored last; `false` if there is no place.
+    fn rotate_to_choice(&self) -> bool {
+        let engine = self.engine();
+        let _commit = engine.commit.lock();
+        // Another thread may have rotated since, or changed the type once more: whoever gets here first does it.
+        let (current, options) = (self.state.current(), self.state.options());
+        current.active.kind().name() == options.memtable_type.name()
+            || write::rotate(engine, &self.state, None)
+    }
+}
+
+/// Makes the choice durable, then the keyspace's; nothing if it is that already.
+fn store_memtable(engine: &Engine, state: &KeyspaceState, choice: &MemtableChoice) -> Result<()> {
+    // Held over both, so that what is stored last is what the keyspace has.
+    let mut manifest = engine.manifest.lock();
+    // Under the lock: closing ends with an edit, and none may follow it.
+    engine.check_open()?;
+    let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
+    let options = state.options();
+    if options.memtable_type == *choice {
+        return Ok(());
+    }
+    let options = KeyspaceOptions { memtable_type: choice.clone(), ..options };
+    let change = Change::KeyspaceOptions { id: state.id, options: options.clone() };
+    manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
+    state.set_options(options);
+    Ok(())
 }
 
 impl fmt::Debug for Keyspace {

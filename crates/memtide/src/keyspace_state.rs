@@ -7,9 +7,9 @@
 //!
 //! A flush claims the oldest sealed memtables, a merge works on others: a claim waits for the merge that runs.
 
-use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
 use memtide_base::sync::{Arc, Mutex, Swap};
+use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::config::KeyspaceOptions;
@@ -57,6 +57,8 @@ pub(crate) struct KeyspaceState {
     pub(crate) upkeep: Mutex<()>,
     /// Held through a compaction.
     pub(crate) reshape: Mutex<()>,
+    /// What a program's own memtable was last caught at.
+    fault: Mutex<Option<String>>,
     /// Set when a flush was asked for although no trigger says so.
     pub(crate) flush_wanted: AtomicBool,
     /// Set when merging in memory cannot make fewer of the sealed memtables, so that only a flush can.
@@ -79,6 +81,22 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// Does work on sealed memtables; again if a program's own was caught at a wrong answer in it, which is done
+/// without the second time.
+pub(crate) fn beyond_faults<T>(
+    tables: &[Arc<Memtable>],
+    mut work: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let faults = || tables.iter().filter(|table| table.fault().is_some()).count();
+    loop {
+        let known = faults();
+        let done = work();
+        if done.is_ok() || faults() == known {
+            return done;
+        }
+    }
+}
+
 impl KeyspaceState {
     pub(crate) fn new(
         id: u32,
@@ -96,13 +114,23 @@ impl KeyspaceState {
             merging: Mutex::new(()),
             upkeep: Mutex::new(()),
             reshape: Mutex::new(()),
+            fault: Mutex::new(None),
             flush_wanted: AtomicBool::new(false),
             unmergeable: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn options(&self) -> KeyspaceOptions {
-        *self.options.lock()
+        self.options.lock().clone()
+    }
+
+    /// Whether its writes go through the log.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.options.lock().logged
+    }
+
+    pub(crate) fn max_memtable_size(&self) -> u64 {
+        self.options.lock().max_memtable_size
     }
 
     pub(crate) fn set_options(&self, options: KeyspaceOptions) {
@@ -120,6 +148,7 @@ impl KeyspaceState {
         let _install = self.install.lock();
         let old = self.current();
         let mut sealed = old.sealed.clone();
+        self.note_fault(&old.active);
         if !old.active.is_empty() {
             sealed.insert(0, Arc::clone(&old.active));
         }
@@ -169,6 +198,7 @@ impl KeyspaceState {
         };
         let range = range.filter(|range| same(range.clone()));
         let range = range.expect("what a merge works on stays until it is replaced");
+        merged.iter().for_each(|table| self.note_fault(table));
         let mut sealed = old.sealed.clone();
         sealed.splice(range, [run]);
         let (active, version) = (Arc::clone(&old.active), Arc::clone(&old.version));
@@ -183,6 +213,7 @@ impl KeyspaceState {
         let kept = old.sealed.len() - flushed.len();
         let same = old.sealed[kept..].iter().zip(flushed).all(|(a, b)| Arc::ptr_eq(a, b));
         assert!(same, "a flush takes the oldest sealed memtables and no other");
+        flushed.iter().for_each(|table| self.note_fault(table));
         let sealed = old.sealed[..kept].to_vec();
         let active = Arc::clone(&old.active);
         self.current.store(Arc::new(SuperVersion { active, sealed, version }));
@@ -196,6 +227,19 @@ impl KeyspaceState {
         let old = self.current();
         let (active, sealed) = (Arc::clone(&old.active), old.sealed.clone());
         self.current.store(Arc::new(SuperVersion { active, sealed, version }));
+    }
+
+    /// What a program's own memtable was last caught at, since the database was opened.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let current = self.current().memtables().find_map(|table| table.fault());
+        current.or_else(|| self.fault.lock().clone())
+    }
+
+    /// Keeps what a table is caught at beyond its life.
+    fn note_fault(&self, table: &Memtable) {
+        if let Some(fault) = table.fault() {
+            *self.fault.lock() = Some(fault);
+        }
     }
 
     /// The smallest sequence number that only memtables hold; `None` if they are empty.

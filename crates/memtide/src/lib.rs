@@ -21,7 +21,8 @@
 //! ```
 //!
 //! Handles are `Clone + Send + Sync + 'static`. Keys are bytes, ordered as bytes. See [`Durability`] for what
-//! an acknowledged write survives and [`MemtableType`] for the eight memtables.
+//! an acknowledged write survives, [`MemtableType`] for the eight memtables and [`CustomIndex`] for one of your
+//! own.
 
 mod background;
 mod batch;
@@ -67,8 +68,12 @@ pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
 pub use memtide_memtable::{
-    Cost, Descriptor, Full, MemtableType, MemtableVariant, StandaloneError, UnknownMemtable, Usage,
+    Cost, CustomIndex, Descriptor, Full, IndexHints, MemtableChoice, MemtableFactory, MemtableType,
+    MemtableVariant, NameTaken, RecordRef, Records, Registry, StandaloneError, UnknownMemtable,
+    Usage,
 };
+#[cfg(feature = "testkit")]
+pub use memtide_memtable::{conformance, testkit};
 pub use memtide_storage::compress::Codec;
 pub use range::KeyRange;
 pub use recovery::RecoveryReport;

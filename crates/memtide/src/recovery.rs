@@ -1,9 +1,9 @@
 //! Opening: `CURRENT` → manifest → version; log segments → memtables; then a new manifest, a new segment.
 //!
 //! # Order
-//! lock → read `CURRENT` and the manifest → every table named is there with its size → log segments synced
-//! → new manifest current (its file numbers lie above everything seen) → segments replayed, flushing where
-//! the budget demands → new segment durable → manifest says so → leftovers removed.
+//! lock → read `CURRENT` and the manifest → every memtable is known → every table named is there with its
+//! size → log segments synced → new manifest current (its file numbers lie above everything seen) → segments
+//! replayed, flushing where the budget demands → new segment durable → manifest says so → leftovers removed.
 //!
 //! A crash anywhere in this leaves a database that opens to the same contents. Old segments are never
 //! written to, except that the newest gets its own bytes again if the database was not closed. A read-only
@@ -23,7 +23,7 @@ use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_env::vfs::{FileLock, LockMode};
 use memtide_env::{Env, Event, Vfs};
-use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions};
+use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions, Registry};
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{
     BatchOp, BatchOps, LogReader, Record, RecordKind, parse_manifest_file_name, parse_wal_file_name,
@@ -86,9 +86,10 @@ pub(crate) fn open(
     env: &Env,
     root: &Path,
     config: &Config,
+    registry: &Registry,
     mode: OpenMode,
 ) -> Result<(Arc<Engine>, RecoveryReport)> {
-    let settings = config.resolve()?;
+    let settings = config.resolve(registry)?;
     let layout = Layout::new(root);
     let created = match mode {
         OpenMode::Create => create_root(&*env.vfs, root)?,
@@ -107,6 +108,11 @@ pub(crate) fn open(
         }
         None => return Err(no_database(root)),
     };
+    check_memtables(&state, config, &settings, registry)?;
+    if let Some(lock) = lock.as_deref().filter(|_| mode != OpenMode::ReadOnly) {
+        // For people who look into the file; who holds the lock is the kernel's to know.
+        let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
+    }
     check_tables(&*env.vfs, &layout, &state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
     state.next_file = number_above_all(&*env.vfs, &layout, state.next_file)?;
@@ -114,7 +120,7 @@ pub(crate) fn open(
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
     };
-    let parts = Parts { env, layout, config, settings, lock, graveyard };
+    let parts = Parts { env, layout, config, registry, settings, lock, graveyard };
     let engine = Arc::new(parts.engine(&state, manifest));
     engine.ledger.suspend(true);
     let end = replay(&engine, &state, segments.readers, &mut report)?;
@@ -180,13 +186,7 @@ fn take_lock(vfs: &dyn Vfs, layout: &Layout, mode: OpenMode) -> Result<Option<Bo
         return Err(no_database(layout.root()));
     }
     match vfs.lock(&layout.at(LOCK), how) {
-        Ok(lock) => {
-            if how == LockMode::Exclusive {
-                // For people who look into the file; who holds the lock is the kernel's to know.
-                let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
-            }
-            Ok(Some(lock))
-        }
+        Ok(lock) => Ok(Some(lock)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             let what = format!("{} is open in another process or handle", layout.root().display());
             Err(Error::new(ErrorKind::Locked, what).with_file(LOCK).with_hint("close it first"))
@@ -225,6 +225,32 @@ fn create_state(
     let default = Change::KeyspaceAdd { id: 0, name, options };
     state.apply(&Edit::new(vec![default])).map_err(Error::internal)?;
     Ok(state)
+}
+
+/// The memtable of every keyspace is one of the eight or registered. Nothing was written before this.
+///
+/// # Errors
+/// `Unsupported`, with [`UnknownMemtable`](memtide_memtable::UnknownMemtable) as its cause.
+fn check_memtables(
+    state: &ManifestState,
+    config: &Config,
+    settings: &Settings,
+    registry: &Registry,
+) -> Result<()> {
+    for stored in state.keyspaces.values() {
+        let name = &stored.name;
+        let options = config.keyspace_options(settings, name, Some(&stored.options));
+        if let Err(unknown) = registry.kind_of(&options.memtable_type) {
+            let what = format!(
+                "keyspace {name:?} has the memtable {:?}, which is not registered",
+                unknown.name()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, what).with_source(unknown).with_hint(
+                "register it before opening, or name another memtable_type for the keyspace",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Every table the manifest names is there and has its length.
@@ -268,6 +294,7 @@ struct Parts<'a> {
     env: &'a Env,
     layout: Layout,
     config: &'a Config,
+    registry: &'a Registry,
     settings: Settings,
     lock: Option<Box<dyn FileLock>>,
     graveyard: Arc<Graveyard>,
@@ -291,9 +318,10 @@ impl Parts<'_> {
         let mut keyspaces = Keyspaces::default();
         for (&id, stored) in &state.keyspaces {
             let name = &stored.name;
-            let options = self.config.keyspace_options(&settings, name, Some(stored.options));
+            let options = self.config.keyspace_options(&settings, name, Some(&stored.options));
+            let kind = self.registry.kind_of(&options.memtable_type);
             let active = Memtable::new(&MemtableOptions {
-                kind: options.memtable_type,
+                kind: kind.expect("`check_memtables` looked all of them up"),
                 bytes_max: options.max_memtable_size,
                 hash_seed: state.hash_seed,
                 key_filter: true,
@@ -312,6 +340,7 @@ impl Parts<'_> {
             env: self.env.clone(),
             layout: self.layout,
             config: self.config.clone(),
+            registry: self.registry.clone(),
             settings,
             uuid: state.uuid,
             hash_seed: state.hash_seed,
@@ -500,7 +529,7 @@ fn start_log(
 fn settle_unlogged(engine: &Engine, state: &ManifestState) -> Result<()> {
     for keyspace in engine.all_keyspaces() {
         let was_logged = state.keyspaces[&keyspace.id].options.logged;
-        if was_logged && !keyspace.options().logged && !keyspace.current().active.is_empty() {
+        if was_logged && !keyspace.is_logged() && !keyspace.current().active.is_empty() {
             while !flush::seal_active(engine, &keyspace) {
                 flush::flush(engine, &keyspace)?;
             }

@@ -19,7 +19,7 @@ use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableType};
 
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::read::{MergeCursor, Source};
 use crate::survivors::{Older, Survivors};
 use crate::write;
@@ -73,7 +73,7 @@ pub(crate) fn merge(
     let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
     let inputs = plan(&candidates).map(|count| &sealed[..count]);
     let run = match inputs {
-        Some(inputs) => build(engine, keyspace.options(), inputs, room)?,
+        Some(inputs) => beyond_faults(inputs, || build(engine, &keyspace.options(), inputs, room))?,
         None => None,
     };
     match inputs.zip(run) {
@@ -97,7 +97,7 @@ pub(crate) fn settle(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
 
 /// New memory that a merge may take, so that a writer of the keyspace still finds a memtable's worth.
 pub(crate) fn room_beside_writers(engine: &Engine, keyspace: &KeyspaceState) -> u64 {
-    let kept = engine.memtable_bytes() + keyspace.options().max_memtable_size;
+    let kept = engine.memtable_bytes() + keyspace.max_memtable_size();
     engine.memtable_share().saturating_sub(kept)
 }
 
@@ -161,11 +161,12 @@ impl Older for Unknown {
 /// The survivors of `inputs` in one memtable; `None` if there is no memory for it.
 fn build(
     engine: &Engine,
-    options: KeyspaceOptions,
+    options: &KeyspaceOptions,
     inputs: &[Arc<Memtable>],
     room: u64,
 ) -> Result<Option<Arc<Memtable>>> {
-    let options = KeyspaceOptions { memtable_type: MemtableType::Sorted, ..options };
+    let memtable_type = MemtableType::Sorted.into();
+    let options = KeyspaceOptions { memtable_type, ..options.clone() };
     let readers = engine.snapshots.readers();
     let tombstones: Vec<_> = inputs.iter().flat_map(|t| t.range_tombstone_list()).collect();
     let mut rule = Survivors::new(&readers, &Unknown, &tombstones);
@@ -174,7 +175,7 @@ fn build(
     let mut cursor = MergeCursor::new(inputs.iter().map(source).collect());
     let hash = |entry: &Entry<'_>| hash::key_hash(engine.hash_seed, entry.key);
 
-    let gauge = engine.new_memtable(options, Some(0), Anchor::default());
+    let gauge = engine.new_memtable(&options, Some(0), Anchor::default());
     let mut shape = BatchShape::default();
     rule.walk(&mut cursor, |entry, _| {
         gauge.measure(&mut shape, entry.kind, hash(&entry), entry.key, entry.value);
@@ -188,7 +189,7 @@ fn build(
         return Ok(None);
     }
     let anchor = inputs.first().map(|table| table.learned_anchor()).unwrap_or_default();
-    let run = engine.new_memtable(options, Some(bytes), anchor);
+    let run = engine.new_memtable(&options, Some(bytes), anchor);
     let Ok(mut reservation) = run.reserve(&shape) else { return Ok(None) };
     rule.walk(&mut cursor, |entry, _| {
         reservation.insert(entry.kind, hash(&entry), entry.key, entry.value, entry.seq);

@@ -45,7 +45,7 @@ fn finish(engine: &Engine) -> Result<()> {
     if let Some(reason) = engine.health.current().reason {
         return failed_before(engine, &reason);
     }
-    for keyspace in engine.all_keyspaces().iter().filter(|keyspace| !keyspace.options().logged) {
+    for keyspace in engine.all_keyspaces().iter().filter(|keyspace| !keyspace.is_logged()) {
         while !flush::seal_active(engine, keyspace) {
             flush::flush_sealed(engine, keyspace)?;
         }

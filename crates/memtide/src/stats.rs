@@ -2,7 +2,7 @@
 
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{SeqNo, sync::Arc};
-use memtide_memtable::{MemtableType, Usage};
+use memtide_memtable::{MemtableChoice, Usage};
 
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -52,7 +52,10 @@ pub struct KeyspaceStats {
     /// Its number.
     pub id: u32,
     /// Type of its next memtables.
-    pub memtable_type: MemtableType,
+    pub memtable_type: MemtableChoice,
+    /// What a program's own memtable was last caught at; `None` if it was not. Nothing is lost or wrong then, but
+    /// its tables are slower and smaller than they should be.
+    pub memtable_fault: Option<String>,
     /// Where the bytes of the active memtable are.
     pub active: Usage,
     /// Entries in the active memtable, every version counted.
@@ -115,6 +118,7 @@ fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
         name: keyspace.name.clone(),
         id: keyspace.id,
         memtable_type: keyspace.options().memtable_type,
+        memtable_fault: keyspace.fault(),
         active: current.active.usage(),
         entries_active: current.active.entry_count(),
         sealed: current.sealed.len(),

@@ -6,11 +6,12 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result};
 use memtide_env::{Env, Vfs};
+use memtide_memtable::{MemtableType, Registry};
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{LogReader, Opened, parse_wal_file_name};
 use memtide_storage::table::{Table, TableIdentity, verify_file};
 
-use crate::config::Config;
+use crate::config::{Config, KeyspaceConfig};
 use crate::files::{self, Layout, WAL_DIR};
 use crate::recovery::{self, OpenMode};
 use crate::version::{self, Graveyard, TableMeta};
@@ -58,7 +59,8 @@ pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     // Opening read-only checks the chain of segments, file sizes, and replays the log.
     // The engine holds the lock, so that nobody compacts meanwhile what is being read.
-    let _engine = match recovery::open(env, root, &Config::default(), OpenMode::ReadOnly) {
+    let config = with_known_memtables(env, root);
+    let _engine = match recovery::open(env, root, &config, &Registry::new(), OpenMode::ReadOnly) {
         Ok((engine, _)) => Some(engine),
         Err(error) if error.is_corruption() => {
             report.note(&error);
@@ -85,6 +87,23 @@ pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
         }
     }
     Ok(report)
+}
+
+/// Names one of the eight for every keyspace: what is on disk does not depend on who can make memtables.
+fn with_known_memtables(env: &Env, root: &Path) -> Config {
+    let mut config = Config::default();
+    let (layout, graveyard) = (Layout::new(root), Arc::new(Graveyard::default()));
+    let state = match version::read_current(&*env.vfs, &layout) {
+        Ok(Some(number)) => version::load(&*env.vfs, &layout, number, &graveyard),
+        // Opening says what is wrong.
+        _ => return config,
+    };
+    for keyspace in state.iter().flat_map(|(state, _)| state.keyspaces.values()) {
+        let memtable_type = Some(MemtableType::Skiplist.into());
+        let own = KeyspaceConfig { memtable_type, ..KeyspaceConfig::default() };
+        config.keyspaces.insert(keyspace.name.clone(), own);
+    }
+    config
 }
 
 fn verify_log(vfs: &dyn Vfs, layout: &Layout, report: &mut VerifyReport) {

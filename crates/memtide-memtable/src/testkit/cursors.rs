@@ -3,7 +3,7 @@
 use memtide_base::{Cursor, Kind, SeqNo, Target};
 
 use super::subject::{Step, Subject, Version, brief, move_cursor, walk};
-use crate::{Inserted, MemtableType};
+use crate::{Inserted, MemtableKind};
 
 /// More than any variant keeps in one node, block, bucket or chunk.
 const KEYS: u64 = 400;
@@ -11,7 +11,7 @@ const KEYS: u64 = 400;
 const LATER_INSERTS: u64 = 10_000;
 
 /// Even numbers as keys, so that there is a place between any two.
-fn even_keys(kind: MemtableType) -> Subject {
+fn even_keys(kind: &MemtableKind) -> Subject {
     let mut subject = Subject::new(kind);
     for number in 0..KEYS {
         // 89 is prime to the count: keys arrive mixed.
@@ -26,7 +26,7 @@ fn even_key(number: u64) -> Vec<u8> {
 }
 
 /// An empty table is empty in every direction.
-pub fn an_empty_table_has_nothing(kind: MemtableType) {
+pub fn an_empty_table_has_nothing(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     subject.verify();
     for target in [Target::First, Target::Last, Target::Ge(b""), Target::Le(b"\xFF")] {
@@ -39,7 +39,7 @@ pub fn an_empty_table_has_nothing(kind: MemtableType) {
 }
 
 /// `Ge` and `Le` land on the key itself or on its neighbour, before the first and after the last too.
-pub fn seeks_land_at_between_before_and_after_keys(kind: MemtableType) {
+pub fn seeks_land_at_between_before_and_after_keys(kind: &MemtableKind) {
     let subject = even_keys(kind);
     let mut cursor = subject.table().cursor(SeqNo::MAX);
     for number in 0..=2 * KEYS + 3 {
@@ -57,7 +57,7 @@ pub fn seeks_land_at_between_before_and_after_keys(kind: MemtableType) {
 }
 
 /// At every position a step to one side and back comes home, however the position was reached.
-pub fn a_cursor_reverses_at_every_position(kind: MemtableType) {
+pub fn a_cursor_reverses_at_every_position(kind: &MemtableKind) {
     let subject = even_keys(kind);
     let sorted = walk(&mut subject.table().cursor(SeqNo::MAX), Target::First);
     assert_eq!(sorted.len() as u64, KEYS);
@@ -86,7 +86,7 @@ pub fn a_cursor_reverses_at_every_position(kind: MemtableType) {
 }
 
 /// `older` shows all versions, newest first; in their midst and at their end `next` and `prev` go on.
-pub fn older_walks_all_versions_and_the_walk_goes_on(kind: MemtableType) {
+pub fn older_walks_all_versions_and_the_walk_goes_on(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for seq in 0..300_u64 {
         let key = [b"abcdefghij"[(seq * 7 % 10) as usize]; 9];
@@ -123,7 +123,7 @@ pub fn older_walks_all_versions_and_the_walk_goes_on(kind: MemtableType) {
 }
 
 /// Versions and whole keys from the bound on do not exist, in either direction.
-pub fn a_bound_hides_newer_versions_in_both_directions(kind: MemtableType) {
+pub fn a_bound_hides_newer_versions_in_both_directions(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for number in 0..90_u64 {
         // A third of the keys is old, a third new, a third both.
@@ -142,7 +142,7 @@ pub fn a_bound_hides_newer_versions_in_both_directions(kind: MemtableType) {
 }
 
 /// After a move that found nothing only a seek is meaningful, and it works.
-pub fn a_cursor_that_found_nothing_stands_nowhere(kind: MemtableType) {
+pub fn a_cursor_that_found_nothing_stands_nowhere(kind: &MemtableKind) {
     let subject = even_keys(kind);
     let mut cursor = subject.table().cursor(SeqNo::MAX);
     for step in [Step::Next, Step::Prev, Step::Older] {
@@ -164,7 +164,7 @@ pub fn a_cursor_that_found_nothing_stands_nowhere(kind: MemtableType) {
 }
 
 /// What a cursor lends outlives the last other handle of the table.
-pub fn a_cursor_keeps_its_table_alive(kind: MemtableType) {
+pub fn a_cursor_keeps_its_table_alive(kind: &MemtableKind) {
     let subject = even_keys(kind);
     let want = subject.model().visible(SeqNo::MAX);
     let mut cursor = subject.table().cursor(SeqNo::MAX);
@@ -175,7 +175,7 @@ pub fn a_cursor_keeps_its_table_alive(kind: MemtableType) {
 
 /// A cursor opened before 10,000 inserts shows what was there, all of it and nothing else, whether its
 /// first seek came before the inserts or among them.
-pub fn a_cursor_shows_its_snapshot_while_inserts_go_on(kind: MemtableType) {
+pub fn a_cursor_shows_its_snapshot_while_inserts_go_on(kind: &MemtableKind) {
     let mut subject = even_keys(kind);
     let below = KEYS + 1;
     let want = walk(&mut subject.table().cursor(below), Target::First);
@@ -231,7 +231,7 @@ impl<'k> Walker<'k> {
 }
 
 /// Every sequence number is a snapshot that later writes leave alone.
-pub fn every_seq_is_a_snapshot(kind: MemtableType) {
+pub fn every_seq_is_a_snapshot(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     let mut snapshots: Vec<Vec<Version>> = Vec::new();
     for seq in 0..150_u64 {
@@ -256,7 +256,7 @@ pub fn every_seq_is_a_snapshot(kind: MemtableType) {
 }
 
 /// At every bound the newest of all overlapping range tombstones is found, unbounded ones too.
-pub fn the_newest_covering_range_tombstone_is_found(kind: MemtableType) {
+pub fn the_newest_covering_range_tombstone_is_found(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for letter in b'a'..=b'z' {
         subject.put(&[letter], b"v", u64::from(letter));
@@ -284,7 +284,7 @@ pub fn the_newest_covering_range_tombstone_is_found(kind: MemtableType) {
 }
 
 /// A range whose end does not lie above its start deletes nothing, and is counted.
-pub fn empty_range_tombstones_cover_nothing(kind: MemtableType) {
+pub fn empty_range_tombstones_cover_nothing(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for (start, end, seq) in [(&b"m"[..], &b"m"[..], 1), (b"z", b"a", 2), (b"m\0", b"m", 3)] {
         subject.delete_range(start, end, seq);
@@ -298,7 +298,7 @@ pub fn empty_range_tombstones_cover_nothing(kind: MemtableType) {
 }
 
 /// Range tombstones stand beside the entries: they are neither shown by a cursor nor applied by it.
-pub fn range_tombstones_hide_nothing_from_a_cursor(kind: MemtableType) {
+pub fn range_tombstones_hide_nothing_from_a_cursor(kind: &MemtableKind) {
     let mut subject = even_keys(kind);
     let before = walk(&mut subject.table().cursor(SeqNo::MAX), Target::First);
     let mut cursor = subject.table().cursor(KEYS + 1);

@@ -4,29 +4,29 @@
 use memtide_base::{Kind, SeqNo, Target};
 
 use super::subject::{Step, Subject, brief, move_cursor};
-use crate::MemtableType;
+use crate::MemtableKind;
 
 const SIZE_MAX: u64 = 2_000;
 /// Every size up to here is compared with the model.
 const SIZE_DENSE: u64 = 70;
 
 /// Keys that arrive in order.
-pub fn ascending_keys_at_every_size(kind: MemtableType) {
+pub fn ascending_keys_at_every_size(kind: &MemtableKind) {
     grow(kind, |index| index);
 }
 
 /// Keys that arrive in reverse order.
-pub fn descending_keys_at_every_size(kind: MemtableType) {
+pub fn descending_keys_at_every_size(kind: &MemtableKind) {
     grow(kind, |index| SIZE_MAX - 1 - index);
 }
 
 /// Keys that arrive in no order.
-pub fn shuffled_keys_at_every_size(kind: MemtableType) {
+pub fn shuffled_keys_at_every_size(kind: &MemtableKind) {
     grow(kind, |index| index * 1_009 % SIZE_MAX);
 }
 
 /// One key among few that receives two thousand versions, in three orders.
-pub fn overwrites_at_every_size(kind: MemtableType) {
+pub fn overwrites_at_every_size(kind: &MemtableKind) {
     let orders: [fn(u64) -> u64; 3] =
         [|index| index, |index| SIZE_MAX - 1 - index, |index| index * 1_009 % SIZE_MAX];
     for order in orders {
@@ -48,7 +48,7 @@ pub fn overwrites_at_every_size(kind: MemtableType) {
     }
 }
 
-fn grow(kind: MemtableType, order: fn(u64) -> u64) {
+fn grow(kind: &MemtableKind, order: fn(u64) -> u64) {
     let shapes: [fn(u64) -> Vec<u8>; 4] = [
         // Differ in the last of eight bytes first.
         |number| number.to_be_bytes().to_vec(),

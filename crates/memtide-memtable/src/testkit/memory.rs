@@ -5,10 +5,10 @@ use memtide_base::{Kind, SeqNo};
 
 use super::random::Dice;
 use super::subject::Subject;
-use crate::{Full, MemtableType, Usage};
+use crate::{Full, MemtableKind, Usage};
 
 /// Values of 1 MiB, and of the lengths where a record's header grows, come back whole.
-pub fn values_of_a_mebibyte_are_values(kind: MemtableType) {
+pub fn values_of_a_mebibyte_are_values(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for (seq, len) in (1_u8..).zip([1 << 20, 0, 16_382, 16_383, 16_384, 1 << 20, 1, 1 << 20]) {
         let value = vec![seq; len];
@@ -18,7 +18,7 @@ pub fn values_of_a_mebibyte_are_values(kind: MemtableType) {
 }
 
 /// Batches of any size and order fit the memory that was reserved for them.
-pub fn a_batch_is_reserved_together(kind: MemtableType) {
+pub fn a_batch_is_reserved_together(kind: &MemtableKind) {
     let orders: [fn(u64) -> u64; 4] = [|i| i, |i| 100_000 - i, |i| i * 7919 % 5003, |i| i % 3];
     for order in orders {
         let mut subject = Subject::new(kind);
@@ -46,7 +46,7 @@ pub fn a_batch_is_reserved_together(kind: MemtableType) {
 }
 
 /// A refused batch changes nothing and names the limit with which an empty table takes it.
-pub fn a_batch_beyond_the_limit_is_refused_with_the_limit_it_needs(kind: MemtableType) {
+pub fn a_batch_beyond_the_limit_is_refused_with_the_limit_it_needs(kind: &MemtableKind) {
     for (entries, value_len) in [(1, 40_000), (40, 1_000), (400, 60), (4_000, 0), (1, 1 << 20)] {
         let keys: Vec<_> = (0..entries).map(|i| format!("{:05}", i * 7919 % 10_007)).collect();
         let value = vec![7; value_len];
@@ -74,7 +74,7 @@ pub fn a_batch_beyond_the_limit_is_refused_with_the_limit_it_needs(kind: Memtabl
 
 /// A reservation that inserts nothing, or only a part, leaves the rest as it was; what it allocated
 /// serves the next one. The first reservation of a table may leave what all keys share, a filter.
-pub fn an_unused_reservation_leaves_no_trace(kind: MemtableType) {
+pub fn an_unused_reservation_leaves_no_trace(kind: &MemtableKind) {
     let without_reserved = |usage: Usage| Usage { reserved: 0, ..usage };
     let mut subject = Subject::new(kind);
     subject.put(b"first", b"", 0);
@@ -96,7 +96,7 @@ pub fn an_unused_reservation_leaves_no_trace(kind: MemtableType) {
 
 /// Whatever is written, `reserved` stays within the limit, most of the limit can be used, and a full table
 /// still reads.
-pub fn nothing_is_reserved_beyond_the_limit(kind: MemtableType) {
+pub fn nothing_is_reserved_beyond_the_limit(kind: &MemtableKind) {
     for limit in [10_000, 16 << 10, 65_000, 256 << 10, 1_000_003] {
         for value_len in [0, 24, 700] {
             let mut subject = Subject::with_limit(kind, limit);
@@ -120,7 +120,7 @@ pub fn nothing_is_reserved_beyond_the_limit(kind: MemtableType) {
 }
 
 /// The budget is asked before memory is allocated; its refusal changes nothing, and it gets all back.
-pub fn the_budget_refuses_before_anything_changes(kind: MemtableType) {
+pub fn the_budget_refuses_before_anything_changes(kind: &MemtableKind) {
     let mut first = Subject::new(kind);
     first.put(b"first", b"", 0);
     // Half of a budget is for memtables.
@@ -145,7 +145,7 @@ pub fn the_budget_refuses_before_anything_changes(kind: MemtableType) {
 
 /// Keys, values and overhead are what is used; keys and values are what was written; the ledger has lent
 /// what is reserved.
-pub fn usage_adds_up(kind: MemtableType) {
+pub fn usage_adds_up(kind: &MemtableKind) {
     let ledger = Ledger::unlimited();
     let mut subject = Subject::with_ledger(kind, super::TABLE_BYTES_MAX, ledger.clone());
     let mut dice = Dice::new(1);
@@ -175,7 +175,7 @@ pub fn usage_adds_up(kind: MemtableType) {
 }
 
 /// `check()` passes after every 64 mixed operations.
-pub fn the_structure_holds_after_every_64_operations(kind: MemtableType) {
+pub fn the_structure_holds_after_every_64_operations(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     let mut dice = Dice::new(64);
     for seq in 0..64 * 64 {

@@ -16,6 +16,8 @@
 //! ```
 //! // In a test binary: one module per variant, one test per law.
 //! memtide_memtable::conformance!(sorted, skiplist);
+//! // A program's own memtable, in a module of the name given first:
+//! // memtide_memtable::conformance!(time_log => TimeLogFactory);
 //! ```
 
 mod cursors;
@@ -34,13 +36,19 @@ pub use random::*;
 pub use subject::{Model, Subject, TABLE_BYTES_MAX};
 pub use versions::*;
 
-use crate::MemtableType;
+use crate::{MemtableKind, MemtableType};
 
-/// Makes one test module per named variant, with one test per law.
+/// Makes one test module per named variant, with one test per law; or one for a factory of one's own.
 #[macro_export]
 macro_rules! conformance {
     ($($variant:ident),+ $(,)?) => {
-        $($crate::conformance!(@module $variant:
+        $($crate::conformance!(@laws $variant, $crate::testkit::kind_named(stringify!($variant)));)+
+    };
+    ($name:ident => $factory:expr) => {
+        $crate::conformance!(@laws $name, $crate::MemtableKind::custom($factory));
+    };
+    (@laws $name:ident, $kind:expr) => {
+        $crate::conformance!(@module $name, $kind =>
             get_sees_the_newest_version_below_its_bound
             deletes_are_versions
             the_empty_key_is_a_key
@@ -82,14 +90,17 @@ macro_rules! conformance {
             a_cursor_beside_a_writer_shows_its_snapshot
             range_tombstones_beside_a_writer_are_seen_once_published
             writers_take_turns
-        );)+
+        );
     };
-    (@module $variant:ident: $($law:ident)+) => {
-        mod $variant {
+    (@module $name:ident, $kind:expr => $($law:ident)+) => {
+        mod $name {
+            #[allow(unused_imports, reason = "what a factory's expression names")]
+            use super::*;
+
             $(
                 #[test]
                 fn $law() {
-                    $crate::testkit::$law($crate::testkit::kind_named(stringify!($variant)));
+                    $crate::testkit::$law(&$kind);
                 }
             )+
         }
@@ -101,8 +112,9 @@ macro_rules! conformance {
 /// # Panics
 /// If there is no variant of this name.
 #[must_use]
-pub fn kind_named(name: &str) -> MemtableType {
-    name.parse().unwrap_or_else(|unknown| panic!("{unknown}"))
+pub fn kind_named(name: &str) -> MemtableKind {
+    let kind = name.parse::<MemtableType>();
+    kind.unwrap_or_else(|unknown| panic!("{unknown}")).into()
 }
 
 #[cfg(test)]

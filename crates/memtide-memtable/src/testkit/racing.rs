@@ -11,7 +11,7 @@ use memtide_base::{Kind, SeqNo, Target};
 
 use super::random::Dice;
 use super::subject::{Step, Subject, TABLE_BYTES_MAX, Version, hash_of, move_cursor, walk};
-use crate::{BatchShape, Inserted, Memtable, MemtableType};
+use crate::{BatchShape, Inserted, Memtable, MemtableKind};
 
 const WRITES: u64 = 10_000;
 const READERS: usize = 2;
@@ -47,7 +47,7 @@ fn newest_of(first: SeqNo, below: SeqNo) -> Option<SeqNo> {
 }
 
 /// What is published is there: every get and every walk shows exactly the writes below its bound.
-pub fn readers_beside_a_writer_see_all_that_is_published(kind: MemtableType) {
+pub fn readers_beside_a_writer_see_all_that_is_published(kind: &MemtableKind) {
     let subject = Subject::with_limit(kind, TABLE_BYTES_MAX);
     let table = subject.table();
     let published = AtomicU64::new(0);
@@ -100,7 +100,7 @@ fn walk_is_exact(table: &Arc<Memtable>, below: SeqNo, firsts: &[SeqNo]) {
 }
 
 /// A cursor opened before 10,000 inserts shows exactly its snapshot while another thread makes them.
-pub fn a_cursor_beside_a_writer_shows_its_snapshot(kind: MemtableType) {
+pub fn a_cursor_beside_a_writer_shows_its_snapshot(kind: &MemtableKind) {
     let subject = Subject::with_limit(kind, TABLE_BYTES_MAX);
     let table = subject.table();
     for seq in 0..KEYS {
@@ -151,7 +151,7 @@ pub fn a_cursor_beside_a_writer_shows_its_snapshot(kind: MemtableType) {
 }
 
 /// A published range tombstone covers from then on.
-pub fn range_tombstones_beside_a_writer_are_seen_once_published(kind: MemtableType) {
+pub fn range_tombstones_beside_a_writer_are_seen_once_published(kind: &MemtableKind) {
     const TOMBSTONES: u64 = 200;
     let subject = Subject::new(kind);
     let table = subject.table();
@@ -181,7 +181,7 @@ pub fn range_tombstones_beside_a_writer_are_seen_once_published(kind: MemtableTy
 }
 
 /// Reservations wait for each other: what several threads write is all there.
-pub fn writers_take_turns(kind: MemtableType) {
+pub fn writers_take_turns(kind: &MemtableKind) {
     const WRITERS: u64 = 4;
     const EACH: u64 = 400;
     let mut subject = Subject::new(kind);

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use memtide_base::{Kind, SeqNo, Target};
 
 use super::subject::{Step, Subject, Version, brief, move_cursor};
-use crate::{MemCursor, MemtableType};
+use crate::{MemCursor, MemtableKind};
 
 /// The seeds that are always tried.
 const SEEDS: u64 = 40;
@@ -90,7 +90,7 @@ enum Op {
 ///
 /// # Panics
 /// With the seed, the command that repeats it and the shortest failing operations found.
-pub fn random_operations_match_a_model(kind: MemtableType) {
+pub fn random_operations_match_a_model(kind: &MemtableKind) {
     let asked = std::env::var(SEED_VARIABLE).ok();
     let asked = asked.map(|seed| seed.parse().expect("the seed is a number"));
     let seeds = asked.map_or(0..SEEDS, |seed| seed..seed + 1);
@@ -160,7 +160,7 @@ fn random_op(dice: &mut Dice, keys: &[Vec<u8>], disorder: u64) -> Op {
 }
 
 /// Removes ever smaller pieces of a failing list as long as it still fails.
-fn cut_down(kind: MemtableType, ops: Vec<Op>, difference: String) -> (Vec<Op>, String) {
+fn cut_down(kind: &MemtableKind, ops: Vec<Op>, difference: String) -> (Vec<Op>, String) {
     let (mut ops, mut difference) = (ops, difference);
     let mut piece = ops.len().div_ceil(2);
     loop {
@@ -181,7 +181,7 @@ fn cut_down(kind: MemtableType, ops: Vec<Op>, difference: String) -> (Vec<Op>, S
 }
 
 /// Runs a list; a panic of the table is a difference too.
-fn run(kind: MemtableType, ops: &[Op]) -> Result<(), String> {
+fn run(kind: &MemtableKind, ops: &[Op]) -> Result<(), String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(kind);
         for op in ops {
@@ -220,7 +220,7 @@ enum Place {
 }
 
 impl World {
-    fn new(kind: MemtableType) -> Self {
+    fn new(kind: &MemtableKind) -> Self {
         Self { subject: Subject::new(kind), cursors: Default::default(), floor: 0, last: None }
     }
 

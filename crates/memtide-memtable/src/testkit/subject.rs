@@ -13,7 +13,7 @@ use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, RangeTombstone, SeqNo, Target, hash};
 
 use crate::{
-    Anchor, BatchShape, Full, Inserted, MemCursor, Memtable, MemtableOptions, MemtableType,
+    Anchor, BatchShape, Full, Inserted, MemCursor, Memtable, MemtableKind, MemtableOptions,
 };
 
 /// Limit of a table whose limit is not what is tested.
@@ -131,21 +131,21 @@ pub struct Subject {
 impl Subject {
     /// An empty table with room to spare.
     #[must_use]
-    pub fn new(kind: MemtableType) -> Self {
+    pub fn new(kind: &MemtableKind) -> Self {
         Self::with_limit(kind, TABLE_BYTES_MAX)
     }
 
     /// An empty table with this limit.
     #[must_use]
-    pub fn with_limit(kind: MemtableType, bytes_max: u64) -> Self {
+    pub fn with_limit(kind: &MemtableKind, bytes_max: u64) -> Self {
         Self::with_ledger(kind, bytes_max, Ledger::unlimited())
     }
 
     /// An empty table that asks this ledger for memory.
     #[must_use]
-    pub fn with_ledger(kind: MemtableType, bytes_max: u64, ledger: Arc<Ledger>) -> Self {
+    pub fn with_ledger(kind: &MemtableKind, bytes_max: u64, ledger: Arc<Ledger>) -> Self {
         let options = MemtableOptions {
-            kind,
+            kind: kind.clone(),
             bytes_max,
             hash_seed: HASH_SEED,
             key_filter: true,
@@ -162,9 +162,9 @@ impl Subject {
     }
 
     /// An empty table whose heads begin behind `anchor`.
-    pub(crate) fn anchored(kind: MemtableType, anchor: &[u8]) -> Self {
+    pub(crate) fn anchored(kind: &MemtableKind, anchor: &[u8]) -> Self {
         let options = MemtableOptions {
-            kind,
+            kind: kind.clone(),
             bytes_max: TABLE_BYTES_MAX,
             hash_seed: HASH_SEED,
             key_filter: true,

@@ -3,10 +3,10 @@
 use memtide_base::{Kind, SeqNo, key};
 
 use super::subject::Subject;
-use crate::{Inserted, MemtableType};
+use crate::{Inserted, MemtableKind};
 
 /// A read below S sees the newest version with `seq < S`, and none from S on.
-pub fn get_sees_the_newest_version_below_its_bound(kind: MemtableType) {
+pub fn get_sees_the_newest_version_below_its_bound(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     subject.put(b"ebb", b"other", 15);
     subject.put(b"tide", b"low", 10);
@@ -28,7 +28,7 @@ pub fn get_sees_the_newest_version_below_its_bound(kind: MemtableType) {
 }
 
 /// A delete is a version like any other: reads between see what was before it and after it.
-pub fn deletes_are_versions(kind: MemtableType) {
+pub fn deletes_are_versions(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     subject.put(b"k", b"one", 1);
     subject.delete(b"k", 3);
@@ -43,7 +43,7 @@ pub fn deletes_are_versions(kind: MemtableType) {
 }
 
 /// The empty key is the smallest key, and nothing else.
-pub fn the_empty_key_is_a_key(kind: MemtableType) {
+pub fn the_empty_key_is_a_key(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     subject.put(b"\0", b"zero", 1);
     assert_eq!(subject.get(b"", SeqNo::MAX), None);
@@ -55,7 +55,7 @@ pub fn the_empty_key_is_a_key(kind: MemtableType) {
 }
 
 /// Keys of 65,535 bytes are told apart by their first and by their last byte.
-pub fn the_longest_keys_are_keys(kind: MemtableType) {
+pub fn the_longest_keys_are_keys(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     let longest = vec![b'k'; key::KEY_LEN_MAX];
     let mut keys = vec![longest.clone(), longest[1..].to_vec(), longest[..8].to_vec(), vec![]];
@@ -77,7 +77,7 @@ pub fn the_longest_keys_are_keys(kind: MemtableType) {
 }
 
 /// A key is not its prefix, in whatever order they arrive.
-pub fn prefixes_of_each_other_are_different_keys(kind: MemtableType) {
+pub fn prefixes_of_each_other_are_different_keys(kind: &MemtableKind) {
     let text = b"abcdefgh12345678abcdefgh12345678";
     for rotation in [0, 1, 8, 9, 17, 31] {
         let mut subject = Subject::new(kind);
@@ -90,7 +90,7 @@ pub fn prefixes_of_each_other_are_different_keys(kind: MemtableType) {
 }
 
 /// What most keys are expected to begin with changes no answer, whether they do or not.
-pub fn an_anchor_changes_no_answer(kind: MemtableType) {
+pub fn an_anchor_changes_no_answer(kind: &MemtableKind) {
     for anchor in [&b"mid/"[..], b"mid/0000000000000000000000000000", b"\0", b"\xFF\xFF"] {
         let mut subject = Subject::anchored(kind, anchor);
         let around = ["", "a", "mi", "mid", "mid.", "mid/", "mid0", "mie", "zzzzzzzzz"];
@@ -108,7 +108,7 @@ pub fn an_anchor_changes_no_answer(kind: MemtableType) {
 }
 
 /// Zero bytes do not end a key and 0xFF bytes do not end an order.
-pub fn runs_of_00_and_ff_are_ordered_as_bytes(kind: MemtableType) {
+pub fn runs_of_00_and_ff_are_ordered_as_bytes(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     let mut seq = 0;
     for len in [1, 2, 7, 8, 9, 15, 16, 17, 64, 255, 256, 300] {
@@ -129,7 +129,7 @@ pub fn runs_of_00_and_ff_are_ordered_as_bytes(kind: MemtableType) {
 }
 
 /// A hash only hints: keys that share all of it, or its upper or lower half, stay apart.
-pub fn keys_with_one_hash_are_different_keys(kind: MemtableType) {
+pub fn keys_with_one_hash_are_different_keys(kind: &MemtableKind) {
     let hashes: [fn(&[u8]) -> u64; 5] = [
         |_| 0,
         |_| u64::MAX,
@@ -148,7 +148,7 @@ pub fn keys_with_one_hash_are_different_keys(kind: MemtableType) {
 }
 
 /// The sequence number orders versions, not their arrival: all orders of five versions show the same.
-pub fn versions_may_arrive_in_any_order(kind: MemtableType) {
+pub fn versions_may_arrive_in_any_order(kind: &MemtableKind) {
     let seqs = [10, 20, 30, 40, 50];
     for order in 0..120 {
         let mut subject = Subject::new(kind);
@@ -168,7 +168,7 @@ pub fn versions_may_arrive_in_any_order(kind: MemtableType) {
 }
 
 /// Sequence numbers have gaps of any size up to what a log can put between them.
-pub fn sequence_numbers_may_lie_far_apart(kind: MemtableType) {
+pub fn sequence_numbers_may_lie_far_apart(kind: &MemtableKind) {
     for first in [1 << 35, 1 << 50, u64::MAX - (1 << 35)] {
         let mut subject = Subject::new(kind);
         for seq in [first, first + (1 << 34), first - (1 << 34), first + 1, first - 1] {
@@ -180,7 +180,7 @@ pub fn sequence_numbers_may_lie_far_apart(kind: MemtableType) {
 }
 
 /// The same key and sequence number again, even with another kind or value, changes nothing.
-pub fn a_duplicate_changes_nothing(kind: MemtableType) {
+pub fn a_duplicate_changes_nothing(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for seq in 0..200_u64 {
         subject.put(format!("{:02}", seq % 40).as_bytes(), &seq.to_le_bytes(), seq);
@@ -198,7 +198,7 @@ pub fn a_duplicate_changes_nothing(kind: MemtableType) {
 }
 
 /// An insert tells a new key from a new version, unless the variant never looks.
-pub fn an_insert_says_what_it_did(kind: MemtableType) {
+pub fn an_insert_says_what_it_did(kind: &MemtableKind) {
     let mut subject = Subject::new(kind);
     for round in 0..4_u64 {
         for number in 0..100_u64 {

@@ -401,7 +401,7 @@ mod tests {
     fn table() -> Arc<Memtable> {
         let (kind, ledger) = (MemtableType::EnhancedSkiplist, Ledger::unlimited());
         Memtable::new(&MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: 64 << 20,
             hash_seed: 1,
             key_filter: true,

@@ -16,13 +16,22 @@ mod vector;
 use memtide_base::sync::Arc;
 
 use crate::contract::MemIndex;
+use crate::custom::{Checked, IndexHints};
 use crate::kind::MemtableType;
 use crate::meter::HeapMeter;
 use crate::options::MemtableOptions;
+use crate::registry::MemtableKind;
 
 /// An empty index of the type that `options` name.
 pub(crate) fn create(options: &MemtableOptions, meter: &Arc<HeapMeter>) -> Box<dyn MemIndex> {
-    match options.kind {
+    let kind = match &options.kind {
+        MemtableKind::BuiltIn(kind) => *kind,
+        MemtableKind::Custom(factory) => {
+            let hints = IndexHints { bytes_max: options.bytes_max, seed: options.hash_seed };
+            return Box::new(Checked::new(&**factory, &hints, meter));
+        }
+    };
+    match kind {
         MemtableType::Sorted => Box::new(sorted::Sorted::new()),
         MemtableType::Skiplist => Box::new(skiplist::Skiplist::new(options.hash_seed)),
         MemtableType::Trie => Box::new(trie::Trie::new()),

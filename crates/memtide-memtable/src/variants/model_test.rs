@@ -56,7 +56,7 @@ impl<I: MemIndex> Rig<I> {
 pub(super) fn bytes_beside_keys_and_values(kind: MemtableType) -> f64 {
     let ledger = Ledger::unlimited();
     let options = MemtableOptions {
-        kind,
+        kind: kind.into(),
         bytes_max: 1 << 20,
         hash_seed: SEED,
         key_filter: true,
@@ -87,7 +87,7 @@ pub(super) fn agrees(kind: MemtableType) {
     for seed in 0..6 {
         let ledger = Ledger::unlimited();
         let options = MemtableOptions {
-            kind,
+            kind: kind.into(),
             bytes_max: 8 << 20,
             hash_seed: SEED,
             key_filter: true,

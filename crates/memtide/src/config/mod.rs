@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use memtide_memtable::MemtableType;
+use memtide_memtable::{MemtableChoice, Registry};
 use memtide_storage::compress::Codec;
 
 pub use durability::Durability;
@@ -38,9 +38,9 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Where unnamed values come from. Default [`Preset::Balanced`].
     pub preset: Option<Preset>,
-    /// Memtable of new keyspaces and, when named, of the default keyspace. Change it when the work of a
-    /// keyspace is known. Default by preset.
-    pub memtable_type: Option<MemtableType>,
+    /// Memtable of new keyspaces and, when named, of the default keyspace: one of the eight, or one that the
+    /// program registers. Change it when the work of a keyspace is known. Default by preset.
+    pub memtable_type: Option<MemtableChoice>,
     /// Largest memtable in bytes, everything included; 4 KiB to 1 GiB. Small tables stay in the processor's
     /// caches; many of them become one table on disk. Default by preset.
     pub max_memtable_size: Option<u64>,
@@ -89,7 +89,7 @@ pub struct TreeConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyspaceConfig {
     /// As [`Config::memtable_type`].
-    pub memtable_type: Option<MemtableType>,
+    pub memtable_type: Option<MemtableChoice>,
     /// As [`Config::max_memtable_size`].
     pub max_memtable_size: Option<u64>,
     /// `none` keeps the keyspace out of the log; any other level follows the database.
@@ -99,7 +99,7 @@ pub struct KeyspaceConfig {
 /// A complete, valid configuration: what the engine runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) memtable_type: MemtableType,
+    pub(crate) memtable_type: MemtableChoice,
     pub(crate) max_memtable_size: u64,
     pub(crate) enable_background_compaction: bool,
     pub(crate) compaction_check_interval: Duration,
@@ -118,9 +118,9 @@ pub(crate) struct Settings {
 }
 
 /// What a keyspace keeps in the manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyspaceOptions {
-    pub(crate) memtable_type: MemtableType,
+    pub(crate) memtable_type: MemtableChoice,
     pub(crate) max_memtable_size: u64,
     /// Whether its writes go through the log.
     pub(crate) logged: bool,
@@ -134,8 +134,8 @@ impl Config {
     }
 
     /// Fills what is not named from the preset. The configuration must be valid.
-    pub(crate) fn resolve(&self) -> Result<Settings, ConfigError> {
-        self.validate()?;
+    pub(crate) fn resolve(&self, registry: &Registry) -> Result<Settings, ConfigError> {
+        self.validate_with(registry)?;
         let small = |bytes: u64| usize::try_from(bytes).expect("validated below 2^32");
         let preset = self.preset.unwrap_or_default();
         let memory_budget = self.memory_budget.unwrap_or(preset.memory_budget());
@@ -143,7 +143,7 @@ impl Config {
         let flush_target =
             self.flush_target.unwrap_or(preset.flush_target().min(memory_budget / 4));
         Ok(Settings {
-            memtable_type: self.memtable_type.unwrap_or(preset.memtable_type()),
+            memtable_type: self.memtable_type.clone().unwrap_or(preset.memtable_type().into()),
             max_memtable_size: self.max_memtable_size.unwrap_or(preset.max_memtable_size()),
             enable_background_compaction: self.enable_background_compaction.unwrap_or(true),
             compaction_check_interval: self
@@ -171,17 +171,19 @@ impl Config {
         &self,
         settings: &Settings,
         name: &str,
-        stored: Option<KeyspaceOptions>,
+        stored: Option<&KeyspaceOptions>,
     ) -> KeyspaceOptions {
         let own = self.keyspaces.get(name).cloned().unwrap_or_default();
         let follows = stored.is_none() || name == DEFAULT_KEYSPACE;
-        let named_type = own.memtable_type.or(self.memtable_type.filter(|_| follows));
+        let named_type = own.memtable_type.or(self.memtable_type.clone().filter(|_| follows));
         let named_size = own.max_memtable_size.or(self.max_memtable_size.filter(|_| follows));
         let named_durability = own.durability.or(self.durability.filter(|_| follows));
+        let memtable_type = named_type
+            .or(stored.map(|options| options.memtable_type.clone()))
+            .unwrap_or(settings.memtable_type.clone());
         KeyspaceOptions {
-            memtable_type: named_type
-                .or(stored.map(|options| options.memtable_type))
-                .unwrap_or(settings.memtable_type),
+            // However it was spelt out, it is stored as it will be read.
+            memtable_type: MemtableChoice::named(memtable_type.name()),
             max_memtable_size: named_size
                 .or(stored.map(|options| options.max_memtable_size))
                 .unwrap_or(settings.max_memtable_size),
@@ -195,12 +197,15 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use memtide_memtable::MemtableType;
+
     use super::*;
 
     #[test]
     fn the_default_is_the_balanced_preset() {
-        let default = Config::default().resolve().expect("valid");
-        assert_eq!(default, Config::preset(Preset::Balanced).resolve().expect("valid"));
+        let resolve = |config: Config| config.resolve(&Registry::new()).expect("valid");
+        let default = resolve(Config::default());
+        assert_eq!(default, resolve(Config::preset(Preset::Balanced)));
         assert_eq!(default.memtable_type, MemtableType::EnhancedSkiplist);
         assert_eq!(default.max_memtable_size, 512 << 10);
     }
@@ -208,17 +213,18 @@ mod tests {
     #[test]
     fn stored_options_beat_a_preset_and_named_options_beat_both() {
         let stored = KeyspaceOptions {
-            memtable_type: MemtableType::Trie,
+            memtable_type: MemtableType::Trie.into(),
             max_memtable_size: 1 << 20,
             logged: true,
         };
         let preset = Config::preset(Preset::HighPerformance);
-        let settings = preset.resolve().expect("valid");
-        assert_eq!(preset.keyspace_options(&settings, "default", Some(stored)), stored);
-        let named = Config { memtable_type: Some(MemtableType::Vector), ..preset };
-        let chosen = named.keyspace_options(&settings, "default", Some(stored));
+        let settings = preset.resolve(&Registry::new()).expect("valid");
+        let chosen = preset.keyspace_options(&settings, "default", Some(&stored));
+        assert_eq!(chosen, stored);
+        let named = Config { memtable_type: Some(MemtableType::Vector.into()), ..preset };
+        let chosen = named.keyspace_options(&settings, "default", Some(&stored));
         assert_eq!(chosen.memtable_type, MemtableType::Vector);
-        let other = named.keyspace_options(&settings, "users", Some(stored));
+        let other = named.keyspace_options(&settings, "users", Some(&stored));
         assert_eq!(other, stored, "other keyspaces keep what they are");
     }
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use memtide_base::{Error, ErrorKind};
+use memtide_memtable::{MemtableChoice, Registry};
 
 use super::{Config, Durability, KeyspaceConfig};
 
@@ -64,12 +65,23 @@ pub(crate) const MEMTABLE_SIZES: RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 const TABLE_SIZES: RangeInclusive<u64> = (4 << 10)..=(1 << 30);
 
 impl Config {
-    /// Reports every violation at once: field, value, range, and a value that would do.
+    /// Reports every violation at once: field, value, range, and a value that would do. Memtables are the
+    /// eight.
     ///
     /// # Errors
     /// All violations.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_with(&Registry::new())
+    }
+
+    /// As [`Config::validate`], for a database whose memtables are the eight and those registered. Opening it
+    /// does the same.
+    ///
+    /// # Errors
+    /// All violations.
+    pub fn validate_with(&self, registry: &Registry) -> Result<(), ConfigError> {
         let mut check = Check::default();
+        check.memtable("memtable_type", self.memtable_type.as_ref(), registry);
         check.bytes("max_memtable_size", self.max_memtable_size, MEMTABLE_SIZES);
         let day = Duration::from_secs(24 * 60 * 60);
         let interval = Duration::from_millis(1)..=day;
@@ -87,6 +99,8 @@ impl Config {
         check.bytes("tree.wal_segment_size", tree.wal_segment_size, (16 << 10)..=(1 << 30));
         check.bytes("tree.wal_size", tree.wal_size, (16 << 10)..=(1 << 50));
         for (name, keyspace) in &self.keyspaces {
+            let field = format!("keyspace.{name}.memtable_type");
+            check.memtable(&field, keyspace.memtable_type.as_ref(), registry);
             check.keyspace(name, keyspace);
         }
         self.check_shares(&mut check);
@@ -135,6 +149,12 @@ impl Check {
     fn require(&mut self, holds: bool, field: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.found.push(Violation { field: field.to_owned(), message: message() });
+        }
+    }
+
+    fn memtable(&mut self, field: &str, choice: Option<&MemtableChoice>, registry: &Registry) {
+        if let Some(Err(unknown)) = choice.map(|choice| registry.kind_of(choice)) {
+            self.require(false, field, || unknown.to_string());
         }
     }
 

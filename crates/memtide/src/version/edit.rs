@@ -11,7 +11,7 @@
 //! bodies are little-endian or LEB128 (`var`); the bodies are in `docs/format/manifest.md`.
 
 use memtide_base::{SeqNo, Upper, varint};
-use memtide_memtable::MemtableType;
+use memtide_memtable::MemtableChoice;
 use memtide_storage::table::TableSummary;
 
 use crate::config::{KeyspaceOptions, MEMTABLE_SIZES};
@@ -288,8 +288,12 @@ impl<'a> Body<'a> {
     }
 
     fn options(&mut self) -> Result<KeyspaceOptions, String> {
-        let name = String::from_utf8_lossy(self.bytes()?);
-        let memtable_type = name.parse::<MemtableType>().map_err(|error| error.to_string())?;
+        let name = String::from_utf8_lossy(self.bytes()?).into_owned();
+        // Who can make memtables of that name is asked when the database is opened.
+        if !MemtableChoice::is_name(&name) {
+            return Err(format!("{name:?} names no memtable"));
+        }
+        let memtable_type = MemtableChoice::named(name);
         let max_memtable_size = self.var()?;
         if !MEMTABLE_SIZES.contains(&max_memtable_size) {
             return Err(format!("memtables of {max_memtable_size} B"));
@@ -339,9 +343,13 @@ mod tests {
 
     fn sample() -> Edit {
         let options = KeyspaceOptions {
-            memtable_type: MemtableType::Trie,
+            memtable_type: MemtableChoice::named("trie"),
             max_memtable_size: 1 << 20,
             logged: false,
+        };
+        let own = KeyspaceOptions {
+            memtable_type: MemtableChoice::Named("time_log".to_owned()),
+            ..options.clone()
         };
         let summary = TableSummary {
             size: 4711,
@@ -359,7 +367,7 @@ mod tests {
         Edit::new(vec![
             Change::Database { uuid: [7; 16], hash_seed: 99 },
             Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },
-            Change::KeyspaceOptions { id: 3, options },
+            Change::KeyspaceOptions { id: 3, options: own },
             Change::TableAdd(StoredTable { keyspace: 3, level: 6, number: 12, summary }),
             Change::TableDrop { keyspace: 3, number: 11 },
             Change::FlushedTo { keyspace: 3, seq: 70_000 },
@@ -378,6 +386,24 @@ mod tests {
         assert_eq!(bytes.len() % 8, 0);
         assert_eq!(Edit::decode(&bytes, 17), Ok(edit));
         assert!(Edit::decode(&bytes, 18).is_err(), "another edit came before");
+    }
+
+    #[test]
+    fn a_memtable_that_cannot_be_a_name_is_damage() {
+        let edit = |name: &str| {
+            let options = KeyspaceOptions {
+                memtable_type: MemtableChoice::Named(name.to_owned()),
+                max_memtable_size: 1 << 20,
+                logged: true,
+            };
+            Edit::new(vec![Change::KeyspaceOptions { id: 0, options }])
+        };
+        for name in ["a", "time_log", "auto", &"n".repeat(64)] {
+            assert_eq!(Edit::decode(&edit(name).encode(0), 0), Ok(edit(name)), "{name:?}");
+        }
+        for name in ["", "A", "a b", "ü", "\0", &"n".repeat(65)] {
+            assert!(Edit::decode(&edit(name).encode(0), 0).is_err(), "{name:?}");
+        }
     }
 
     #[test]

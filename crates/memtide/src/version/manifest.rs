@@ -84,7 +84,7 @@ impl ManifestState {
             Change::SeqHigh { seq: self.seq_high },
         ];
         for (&id, keyspace) in &self.keyspaces {
-            let (name, options) = (keyspace.name.clone(), keyspace.options);
+            let (name, options) = (keyspace.name.clone(), keyspace.options.clone());
             changes.push(Change::KeyspaceAdd { id, name, options });
             changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
             for level in 0..LEVELS {
@@ -130,7 +130,7 @@ impl ManifestState {
                 check_keyspace_name(name)?;
                 let record = KeyspaceRecord {
                     name: name.clone(),
-                    options: *options,
+                    options: options.clone(),
                     flushed_to: 0,
                     version: Arc::new(Version::empty()),
                 };
@@ -140,7 +140,9 @@ impl ManifestState {
                 }
                 self.next_keyspace = self.next_keyspace.max(id.saturating_add(1));
             }
-            Change::KeyspaceOptions { id, options } => self.keyspace(*id)?.options = *options,
+            Change::KeyspaceOptions { id, options } => {
+                self.keyspace(*id)?.options = options.clone();
+            }
             Change::FlushedTo { keyspace, seq } => self.keyspace(*keyspace)?.flushed_to = *seq,
             // Flushes of two keyspaces may finish in either order; both bounds hold.
             Change::WalStart { lsn } => self.wal_start = self.wal_start.max(*lsn),

@@ -166,7 +166,7 @@ fn reserve(choices: &[Choice]) -> Result<Vec<Reservation<'_>>, (usize, Full)> {
 /// Rotates a keyspace whose memtable is full; the next one takes the batch, however large it is. `false` if it
 /// needs a merge first.
 fn make_room(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: u64) -> bool {
-    let usual = keyspace.options().max_memtable_size;
+    let usual = keyspace.max_memtable_size();
     rotate(engine, keyspace, (bytes_max > usual).then_some(bytes_max))
 }
 
@@ -224,7 +224,7 @@ fn insert(
 }
 
 fn payload_of<'b>(batch: &'b BatchBody, keyspace: &KeyspaceState) -> &'b Payload {
-    if keyspace.options().logged { &batch.logged } else { &batch.unlogged }
+    if keyspace.is_logged() { &batch.logged } else { &batch.unlogged }
 }
 
 fn own_ops<'b>(

@@ -34,7 +34,7 @@ pub(crate) fn rotate_anyway(
     let options = keyspace.options();
     let size = bytes_max.map(|bytes| bytes.max(options.max_memtable_size));
     let anchor = keyspace.current().active.learned_anchor();
-    keyspace.rotate(engine.new_memtable(options, size, anchor));
+    keyspace.rotate(engine.new_memtable(&options, size, anchor));
     engine.wake_merge();
     if flush_is_due(engine, keyspace) {
         engine.wake_flush();

@@ -49,7 +49,7 @@ fn refused_and_no_obstacle(max_memtable_size: u64, names: &[&str], len: usize) {
     for kind in MemtableType::ALL {
         let sim = Simulation::new(1);
         let mut config = tight(max_memtable_size);
-        config.memtable_type = Some(kind);
+        config.memtable_type = Some(kind.into());
         let db = open(&sim, config);
         let keyspaces: Vec<_> = names.iter().map(|name| db.keyspace(name).unwrap()).collect();
         let mut batch = db.batch();

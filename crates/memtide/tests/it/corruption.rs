@@ -22,7 +22,7 @@ struct Closed {
 
 fn config(wal_size: u64) -> Config {
     let mut config = Config { durability: Some(Durability::Buffered), ..Config::default() };
-    config.memtable_type = Some(MemtableType::Sorted);
+    config.memtable_type = Some(MemtableType::Sorted.into());
     config.enable_background_compaction = Some(false);
     config.tree.block_size = Some(256);
     config.tree.table_size = Some(4 << 10);

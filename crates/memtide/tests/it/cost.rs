@@ -155,7 +155,7 @@ fn a_full_budget_of_open_tables_leaves_room_for_writes() {
     let mut config = config();
     config.memory_budget = Some(64 << 10);
     config.max_memtable_size = Some(4 << 10);
-    config.memtable_type = Some(MemtableType::HashSkiplist);
+    config.memtable_type = Some(MemtableType::HashSkiplist.into());
     let db = open(&sim, &config);
     for number in 0..600_u32 {
         // Every read opens every table it finds.

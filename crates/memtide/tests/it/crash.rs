@@ -78,8 +78,8 @@ fn record(script: &Script, seed: u64) -> Recording {
                 progress.lock().unwrap().flushed = seqs.len();
             }
             Step::Compact => db.compact().unwrap(),
-            Step::SetMemtable(name, kind) => {
-                db.get_keyspace(name).unwrap().set_memtable(*kind).unwrap();
+            Step::SetMemtable(name, choice) => {
+                db.get_keyspace(name).unwrap().set_memtable(choice.clone()).unwrap();
             }
             Step::Reopen => {
                 db.close().unwrap();

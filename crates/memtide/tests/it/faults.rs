@@ -84,7 +84,9 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
             }
             Step::Flush => db.flush(),
             Step::Compact => db.compact(),
-            Step::SetMemtable(name, kind) => db.keyspace(name).and_then(|k| k.set_memtable(*kind)),
+            Step::SetMemtable(name, choice) => {
+                db.keyspace(name).and_then(|k| k.set_memtable(choice.clone()))
+            }
             Step::Reopen => {
                 let closed = db.close();
                 db = open(script, sim, &mut outcome.errors);

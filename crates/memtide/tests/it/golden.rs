@@ -1,15 +1,17 @@
 //! Databases written by released formats open for ever.
 //!
 //! `tests/golden/v1/<memtable>-<shutdown>/` at the root of the repository holds one small database per
-//! memtable type, closed in order (`clean`) or killed (`killed`), and `expected.txt` its contents. They are
-//! written once: with `MEMTIDE_REWRITE=1` this test adds directories that are missing and never touches one
-//! that is there.
+//! memtable type and one for a program's own, closed in order (`clean`) or killed (`killed`), and
+//! `expected.txt` its contents. They are written once: with `MEMTIDE_REWRITE=1` this test adds directories that
+//! are missing and never touches one that is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memtide::{Config, Db, Durability, MemtableType};
+use memtide::{Config, Db, Durability, MemtableChoice, MemtableType};
 use memtide_env::{Env, Simulation};
+
+use crate::own_memtable::registry;
 
 const SHUTDOWNS: [&str; 2] = ["clean", "killed"];
 
@@ -18,9 +20,9 @@ fn golden_root() -> PathBuf {
 }
 
 /// Small enough to commit: segments of 16 KiB, tables of a few KiB.
-fn config(kind: MemtableType) -> Config {
+fn config(choice: &MemtableChoice) -> Config {
     let mut config = Config {
-        memtable_type: Some(kind),
+        memtable_type: Some(choice.clone()),
         max_memtable_size: Some(8 << 10),
         durability: Some(Durability::Buffered),
         enable_background_compaction: Some(false),
@@ -78,10 +80,10 @@ fn save(sim: &Simulation, to: &Path) {
     }
 }
 
-fn create(kind: MemtableType, shutdown: &str, dir: &Path) {
+fn create(choice: &MemtableChoice, shutdown: &str, dir: &Path) {
     let sim = Simulation::new(1);
-    let builder = Db::builder("/db").config(config(kind)).env(sim.env.clone());
-    let db = builder.open().unwrap();
+    let builder = Db::builder("/db").config(config(choice)).env(sim.env.clone());
+    let db = builder.registry(registry()).open().unwrap();
     fill(&db);
     let expected = contents(&db);
     if shutdown == "killed" {
@@ -108,25 +110,27 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn databases_of_every_released_format_open_with_their_contents() {
-    for kind in MemtableType::ALL {
+    let all = MemtableType::ALL.map(MemtableChoice::from).into_iter();
+    for choice in all.chain([MemtableChoice::named("time_log")]) {
         for shutdown in SHUTDOWNS {
-            let name = format!("{kind}-{shutdown}");
+            let name = format!("{choice}-{shutdown}");
             let golden = golden_root().join(&name);
             if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
-                create(kind, shutdown, &golden);
+                create(&choice, shutdown, &golden);
             }
             let work = tempfile::tempdir().unwrap();
             copy(&golden, work.path());
+            let builder = || Db::builder(work.path()).registry(registry());
             let expected = fs::read_to_string(golden.join("expected.txt")).unwrap();
             let damages = memtide::verify(work.path()).unwrap().damages;
             assert_eq!(damages, [], "{name}");
             for round in ["as it was", "reopened"] {
-                let db = Db::builder(work.path()).env(Env::real()).open().unwrap();
-                assert_eq!(db.default_keyspace().memtable_type(), kind, "{name}");
+                let db = builder().env(Env::real()).open().unwrap();
+                assert_eq!(db.default_keyspace().memtable_type(), choice, "{name}");
                 assert_eq!(contents(&db), expected, "{name}, {round}");
                 db.close().unwrap();
             }
-            let db = Db::open(work.path()).unwrap();
+            let db = builder().open().unwrap();
             db.compact().unwrap();
             assert_eq!(contents(&db), expected, "{name}, compacted");
         }

@@ -15,6 +15,7 @@ mod faults;
 mod golden;
 mod model;
 mod oracle;
+mod own_memtable;
 mod reopen;
 mod script;
 mod threads;

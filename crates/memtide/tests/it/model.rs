@@ -10,6 +10,7 @@ use memtide_env::Simulation;
 use memtide_env::vfs::CrashMode;
 
 use crate::oracle::{self, Change, Draw, NAMES, Repeat, Span, State};
+use crate::own_memtable::registry;
 
 const ROOT: &str = "/db";
 const STEPS: u64 = 1500;
@@ -29,6 +30,8 @@ struct World {
     kind: Option<MemtableType>,
     flushes: u64,
     compactions: u64,
+    /// Changes of type on the open database.
+    changes: u64,
     deepest: usize,
 }
 
@@ -49,6 +52,7 @@ impl World {
             kind,
             flushes: 0,
             compactions: 0,
+            changes: 0,
             deepest: 0,
         };
         world.open();
@@ -72,7 +76,7 @@ impl World {
             ]));
             builder = builder.config(config);
         }
-        let db = builder.env(self.sim.env.clone()).open().unwrap();
+        let db = builder.env(self.sim.env.clone()).registry(registry()).open().unwrap();
         for name in NAMES {
             db.keyspace(name).unwrap();
         }
@@ -246,10 +250,11 @@ impl World {
     }
 
     fn set_memtable(&mut self) {
-        let (name, kind) = (self.draw.pick(&NAMES), self.draw.memtable());
+        let (name, choice) = (self.draw.pick(&NAMES), self.draw.memtable_choice());
         let keyspace = self.db().keyspace(name).unwrap();
-        keyspace.set_memtable(kind).unwrap();
-        assert_eq!(keyspace.memtable_type(), kind);
+        keyspace.set_memtable(choice.clone()).unwrap();
+        assert_eq!(keyspace.memtable_type(), choice);
+        self.changes += 1;
     }
 
     /// One bad operation refuses a whole batch.
@@ -279,6 +284,7 @@ impl World {
         self.flushes += stats.flushes;
         self.compactions += stats.compactions;
         for keyspace in &stats.keyspaces {
+            assert_eq!(keyspace.memtable_fault, None);
             let used = keyspace.levels.iter().rposition(|level| level.tables > 0);
             self.deepest = self.deepest.max(used.unwrap_or(0));
         }
@@ -326,6 +332,10 @@ fn check_upkeep(worlds: &[World]) {
     println!(
         "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels",
         worlds.len()
+    );
+    assert!(
+        worlds.iter().all(|world| world.changes > 5),
+        "types change while the database is open"
     );
     assert!(flushes > 50 * worlds.len() as u64 && compactions > 5 * worlds.len() as u64);
     assert!(deepest >= 2);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Bound;
 
-use memtide::{Codec, Config, Db, Durability, KeyspaceConfig, MemtableType, Result, SeqNo};
+use memtide::{Codec, Config, Db, Durability, KeyspaceConfig, MemtableChoice, MemtableType};
+use memtide::{Result, SeqNo};
 use memtide_env::Random;
 use memtide_env::random::SplitMix64;
 
@@ -233,10 +234,15 @@ impl Draw {
         self.pick(&MemtableType::ALL)
     }
 
+    /// One of the eight, or the one of `own_memtable`.
+    pub(crate) fn memtable_choice(&mut self) -> MemtableChoice {
+        if self.one_in(5) { MemtableChoice::named("time_log") } else { self.memtable().into() }
+    }
+
     /// Limits so small that everything happens soon: rotation, flush, merges, log segments.
     pub(crate) fn small_config(&mut self, memtable_type: Option<MemtableType>) -> Config {
         let mut config = Config {
-            memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable())),
+            memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),
             max_memtable_size: Some(self.pick(&[4 << 10, 8 << 10, 16 << 10])),
             memory_budget: Some(self.pick(&[256 << 10, 1 << 20])),
             flush_target: Some(self.pick(&[1, 8 << 10, 64 << 10])),
@@ -252,7 +258,7 @@ impl Draw {
         config.tree.wal_size = Some(32 << 10);
         for name in &NAMES[1..] {
             let own = KeyspaceConfig {
-                memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable())),
+                memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),
                 max_memtable_size: config.max_memtable_size,
                 durability: None,
             };

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use memtide::{Config, Db, Durability, MemtableType};
+use memtide::{Config, Db, Durability, MemtableChoice, MemtableType};
 use memtide_env::Simulation;
 
 use crate::oracle::{Change, Draw};
+use crate::own_memtable::registry;
 
 pub(crate) const ROOT: &str = "/db";
 /// A keyspace without a log, where a script has one.
@@ -17,7 +18,8 @@ pub(crate) enum Step {
     Write(Vec<Change>, Durability),
     Flush,
     Compact,
-    SetMemtable(&'static str, MemtableType),
+    /// On the open database, between two writes.
+    SetMemtable(&'static str, MemtableChoice),
     /// Closes in order and opens again.
     Reopen,
     /// Time passes; background jobs run.
@@ -56,8 +58,9 @@ impl Script {
             match at {
                 45 | 90 | 150 | 200 => steps.push(Step::Flush),
                 120 => steps.push(Step::Compact),
-                70 => steps.push(Step::SetMemtable(names[1], draw.memtable())),
-                135 => steps.push(Step::SetMemtable(names[0], draw.memtable())),
+                20 => steps.push(Step::SetMemtable(names[0], MemtableChoice::named("time_log"))),
+                70 => steps.push(Step::SetMemtable(names[1], draw.memtable().into())),
+                135 | 180 => steps.push(Step::SetMemtable(names[0], draw.memtable_choice())),
                 160 => steps.push(Step::Reopen),
                 _ if at % 7 == 0 => {
                     steps.push(Step::Tick(Duration::from_millis(10 + draw.below(60))));
@@ -69,6 +72,7 @@ impl Script {
     }
 
     pub(crate) fn open(&self, sim: &Simulation) -> memtide::Result<Db> {
-        Db::builder(ROOT).config(self.config.clone()).env(sim.env.clone()).open()
+        let builder = Db::builder(ROOT).config(self.config.clone()).registry(registry());
+        builder.env(sim.env.clone()).open()
     }
 }

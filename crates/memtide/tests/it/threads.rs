@@ -10,11 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::SystemTime;
 
-use memtide::{Config, Db, Durability, ErrorKind, Keyspace, MemtableType, Snapshot};
+use memtide::{
+    Config, Db, Durability, ErrorKind, Keyspace, MemtableChoice, MemtableType, Snapshot,
+};
 use memtide_env::vfs::{DirEntry, FileLock, LockMode, Space, StdVfs};
 use memtide_env::{Env, ReadFile, Vfs, WriteFile};
 
 use crate::oracle::{Draw, Repeat, seeds};
+use crate::own_memtable::registry;
 
 const WRITERS: u64 = WRITER_COUNT as u64;
 const WRITER_COUNT: usize = 3;
@@ -143,6 +146,66 @@ fn readers_see_whole_batches_and_never_go_back_while_everything_changes() {
         for writer in 0..WRITERS {
             assert_eq!(check_snapshot(&db.snapshot(), &spaces, writer), WRITES);
         }
+    }
+}
+
+/// A thread changes the type through all eight and the program's own one, round and round; two writers, who meet
+/// each change in the midst of a batch, and readers, whose snapshots and iterators outlive many, go on.
+#[test]
+fn writers_and_readers_go_on_while_the_type_changes_through_all_of_them() {
+    const WRITES: u64 = 500;
+    const ROUNDS: u64 = 4;
+    let mut draw = Draw::new(3);
+    let dir = tempfile::tempdir().unwrap();
+    let builder = || Db::builder(dir.path()).registry(registry());
+    let db = builder().config(small_config(&mut draw)).open().unwrap();
+    let spaces = [db.default_keyspace(), db.keyspace("other").unwrap()];
+    // Two writers: one of them counts as finished from the beginning.
+    let (done, finished) = (AtomicBool::new(false), AtomicU64::new(WRITERS - 2));
+    let all: Vec<MemtableChoice> = MemtableType::ALL
+        .map(Into::into)
+        .into_iter()
+        .chain([MemtableChoice::named("time_log")])
+        .collect();
+    let last = std::thread::scope(|scope| {
+        let (db, spaces, all, done, finished) = (&db, &spaces, &all, &done, &finished);
+        for writer in 0..2 {
+            scope.spawn(move || {
+                let _done = DoneOnDrop { done, finished };
+                for count in 1..=WRITES {
+                    write_one(db, spaces, writer, count).unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(move || read_along(db, spaces, done));
+        }
+        let changer = scope.spawn(move || {
+            for round in 0.. {
+                for choice in all {
+                    for space in spaces {
+                        space.set_memtable(choice.clone()).unwrap();
+                        assert_eq!(space.memtable_type(), *choice, "nobody else changes it");
+                    }
+                }
+                if round >= ROUNDS && done.load(Ordering::Acquire) {
+                    return all.last().unwrap().clone();
+                }
+            }
+            unreachable!("rounds do not end")
+        });
+        changer.join().unwrap()
+    });
+    assert!(db.stats().keyspaces.iter().all(|stats| stats.memtable_fault.is_none()));
+    db.close().unwrap();
+    drop(spaces);
+    let db = builder().open().unwrap();
+    let spaces = [db.default_keyspace(), db.keyspace("other").unwrap()];
+    for space in &spaces {
+        assert_eq!(space.memtable_type(), last, "the last change is the one that is stored");
+    }
+    for writer in 0..2 {
+        assert_eq!(check_snapshot(&db.snapshot(), &spaces, writer), WRITES);
     }
 }
 

@@ -17,7 +17,7 @@ fn open(sim: &Simulation, config: &Config) -> Db {
 /// Small memtables, and no reason to flush them but their number.
 fn roomy(kind: MemtableType) -> Config {
     let mut config = Config {
-        memtable_type: Some(kind),
+        memtable_type: Some(kind.into()),
         max_memtable_size: Some(4 << 10),
         memory_budget: Some(64 << 20),
         flush_target: Some(16 << 20),

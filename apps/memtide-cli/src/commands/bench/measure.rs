@@ -211,7 +211,7 @@ fn database_round(
 ) -> Result<()> {
     let dir = scratch.database();
     let config = Config {
-        memtable_type: Some(kind),
+        memtable_type: Some(kind.into()),
         durability: Some(Durability::Buffered),
         ..Config::default()
     };
