@@ -31,6 +31,10 @@ use crate::args::Mix;
 const OPERATIONS_WANTED: u32 = 20_000;
 /// A mix ends early after so long: an O(n) read among a million entries has no end worth waiting for.
 const MIX_TIME_MAX: Duration = Duration::from_millis(500);
+/// What a memtable may reserve for a start.
+const ROOM_MIN: u64 = 64 << 10;
+/// Bytes beside key and value that a version may take, in any memtable and however its segments fall.
+const ROOM_FOR_INDEX: u64 = 160;
 /// Gets and puts between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: usize = 64;
 
@@ -197,10 +201,14 @@ fn rounds_database(case: Case) -> usize {
     ((OPERATIONS_WANTED / case.entries) as usize).clamp(fewest, 5)
 }
 
-/// Room for all versions in all memtables, far from the limit.
+/// Room for all versions in any of the memtables, and not much more: some parts of a memtable are as large as
+/// its limit asks for.
 fn room(work: &Work) -> u64 {
-    let entry = 2048 + 8 * u64::from(work.case.value_bytes);
-    (4 << 20) + entry * u64::from(work.case.entries)
+    let entries = u64::from(work.case.entries);
+    // The last check overwrites a tenth and deletes a seventh.
+    let versions = work.writes() + entries / 4 + 2;
+    let payload = work.payload() / entries + 1;
+    ROOM_MIN + versions * (payload + ROOM_FOR_INDEX)
 }
 
 fn database_round(
@@ -473,11 +481,11 @@ fn walk(
     first: u32,
     rows: u32,
 ) -> (u64, u64) {
-    let there = |entry: &&u32| known.writes_of(**entry) != Some(0);
-    let mut expected = work.ordered_from(first).iter().filter(there).take(rows as usize);
+    let there = |entry: &u32| known.writes_of(*entry) != Some(0);
+    let mut expected = (first..work.case.entries).filter(there).take(rows as usize);
     let (mut right, mut wrong, mut stray) = (0_u64, 0_u64, 0_u64);
     subject.walk(prefix, rows, &mut |key, value| {
-        let Some(&entry) = expected.next() else { return stray += 1 };
+        let Some(entry) = expected.next() else { return stray += 1 };
         let same_value = match known.writes_of(entry) {
             Some(writes) => value == work.value(entry, writes),
             None => value.len() == work.case.value_bytes as usize,

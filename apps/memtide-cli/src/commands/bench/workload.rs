@@ -1,11 +1,11 @@
 //! What is done with a memtable: keys, values, and the operations of each mix, all drawn before anything is
 //! timed.
 //!
-//! Entry `g` of a work has the same key in every run, and its value is a function of `g` and of how often it
-//! was written. So nothing but a count for each entry has to be remembered to know every right answer, and
+//! Entries are numbered in the order of their keys. An entry has the same key in every run, and its value is a
+//! function of its number and of how often it was written. So nothing but a count for each entry has to be remembered to know every right answer, and
 //! neither lookups in a model nor the building of keys is timed.
 //!
-//! With several threads, thread `p` of `n` puts and gets the entries `g` with `g % n == p` and no others: all
+//! With several threads, thread `p` of `n` puts and gets the entries `e` with `e % n == p` and no others: all
 //! threads work on one memtable and on neighbouring keys, and each still knows its right answers. It walks
 //! over the entries of all.
 
@@ -18,9 +18,9 @@ const OPERATIONS_MAX: usize = 200_000;
 /// As above, for walks.
 const WALKS_MAX: usize = 20_000;
 /// A prefix is as long as it can be with this many keys behind it, and never empty.
-const PREFIX_ENTRIES_WANTED: usize = 16;
+const PREFIX_ENTRIES_WANTED: u32 = 16;
 /// A prefix scan ends after so many.
-const PREFIX_ENTRIES_MAX: usize = 50;
+const PREFIX_ENTRIES_MAX: u32 = 50;
 /// Exponent of the Zipf distribution, as in YCSB.
 const ZIPF_EXPONENT: f64 = 0.99;
 
@@ -42,7 +42,7 @@ pub(super) enum Step {
     Miss,
     /// Walks over everything.
     Scan,
-    /// Walks over the keys with a prefix, the first of them at this place of the order, `rows` at most.
+    /// Walks over the keys with a prefix, from the first of them on, `rows` at most.
     Walk {
         first: u32,
         rows: u32,
@@ -72,9 +72,11 @@ impl Stream {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) case: Case,
+    /// In order, so that a walk finds the next one beside the last: checking it must not cost more than the
+    /// memtable's own step.
     keys: Keys,
-    /// The entries in the order of their keys.
-    order: Vec<u32>,
+    /// The entries in the order in which they are loaded.
+    loads: Vec<u32>,
     values: Values,
     /// For each mix, a stream for each thread.
     mixes: Vec<(Mix, Vec<Stream>)>,
@@ -83,14 +85,20 @@ pub(super) struct Work {
 impl Work {
     /// Draws the work of `case`, with the operations of `mixes`.
     pub(super) fn new(case: Case, mixes: &[Mix]) -> Self {
-        let mut keys = Keys::default();
-        for entry in 0..case.entries {
-            make_key(case.keys, present(entry), |key| keys.push(key));
+        let mut drawn = Keys::default();
+        for number in 0..case.entries {
+            make_key(case.keys, present(number), |key| drawn.push(key));
         }
         let mut order: Vec<u32> = (0..case.entries).collect();
-        order.sort_unstable_by(|&a, &b| keys.at(a as usize).cmp(keys.at(b as usize)));
+        order.sort_unstable_by(|&a, &b| drawn.at(a as usize).cmp(drawn.at(b as usize)));
+        let mut keys = Keys::default();
+        let mut loads = vec![0; order.len()];
+        for (entry, &number) in (0..).zip(&order) {
+            keys.push(drawn.at(number as usize));
+            loads[number as usize] = entry;
+        }
         let values = Values::new(case.value_bytes as usize);
-        let mut work = Self { case, keys, order, values, mixes: Vec::new() };
+        let mut work = Self { case, keys, loads, values, mixes: Vec::new() };
         work.mixes = mixes
             .iter()
             .map(|&mix| (mix, (0..case.threads).map(|part| work.stream(mix, part)).collect()))
@@ -112,15 +120,16 @@ impl Work {
         self.values.of(entry, writes)
     }
 
-    /// The entries from a place of the order of keys on.
-    pub(super) fn ordered_from(&self, first: u32) -> &[u32] {
-        &self.order[first as usize..]
-    }
-
     /// Bytes of all keys and values.
     pub(super) fn payload(&self) -> u64 {
         self.keys.bytes.len() as u64
             + u64::from(self.case.entries) * u64::from(self.case.value_bytes)
+    }
+
+    /// Puts of all mixes together.
+    pub(super) fn writes(&self) -> u64 {
+        let steps = self.mixes.iter().flat_map(|(_, streams)| streams).flat_map(|one| &one.steps);
+        steps.filter(|step| matches!(step, Step::Put(_))).count() as u64
     }
 
     fn stream(&self, mix: Mix, part: u32) -> Stream {
@@ -129,7 +138,8 @@ impl Work {
         let mut own: Vec<u32> = (part..entries).step_by(threads as usize).collect();
         let mut stream = Stream::default();
         if mix == Mix::Load {
-            own.iter().for_each(|&entry| stream.push(Step::Put(entry), self.key(entry)));
+            let own = self.loads.iter().filter(|&&entry| entry % threads == part);
+            own.for_each(|&entry| stream.push(Step::Put(entry), self.key(entry)));
             return stream;
         }
         if mix == Mix::Scan {
@@ -171,15 +181,23 @@ impl Work {
         let key = self.key(entry);
         for len in (1..key.len()).rev() {
             let prefix = &key[..len];
-            let first = self.order.partition_point(|&other| self.key(other) < prefix);
-            let behind = &self.order[first..];
-            let rows = behind.partition_point(|&other| self.key(other).starts_with(prefix));
+            let first = self.first_where(0, |other| other >= prefix);
+            let rows = self.first_where(first, |other| !other.starts_with(prefix)) - first;
             if rows >= PREFIX_ENTRIES_WANTED || len == 1 {
-                let rows = u32::try_from(rows.min(PREFIX_ENTRIES_MAX)).expect("few");
-                let first = u32::try_from(first).expect("a number of entries");
+                let rows = rows.min(PREFIX_ENTRIES_MAX);
                 return stream.push(Step::Walk { first, rows }, prefix);
             }
         }
+    }
+
+    /// The first entry from `from` on whose key has a property that all behind it have too.
+    fn first_where(&self, from: u32, has: impl Fn(&[u8]) -> bool) -> u32 {
+        let (mut low, mut high) = (from, self.case.entries);
+        while low < high {
+            let middle = u32::midpoint(low, high);
+            if has(self.key(middle)) { high = middle } else { low = middle + 1 }
+        }
+        low
     }
 }
 
@@ -496,12 +514,11 @@ mod tests {
             let (_, streams) = work.mixes().next().expect("one mix");
             for (step, prefix) in streams[0].steps() {
                 let Step::Walk { first, rows } = step else { panic!("{step:?}") };
-                let shown = &work.ordered_from(first)[..rows as usize];
                 let enough = rows >= 16 || prefix.len() == 1;
                 assert!(enough && (1..=50).contains(&rows), "{shape:?}: {rows}");
-                assert!(shown.iter().all(|&entry| work.key(entry).starts_with(prefix)));
-                let before = first.checked_sub(1).map(|before| work.ordered_from(before)[0]);
-                assert!(before.is_none_or(|entry| !work.key(entry).starts_with(prefix)));
+                let has_prefix = |entry| work.key(entry).starts_with(prefix);
+                assert!((first..first + rows).all(has_prefix), "{shape:?}");
+                assert!(first == 0 || !has_prefix(first - 1), "{shape:?}");
             }
         }
     }
