@@ -2,8 +2,8 @@
 //! timed.
 //!
 //! Entries are numbered in the order of their keys. An entry has the same key in every run, and its value is a
-//! function of its number and of how often it was written. So nothing but a count for each entry has to be remembered to know every right answer, and
-//! neither lookups in a model nor the building of keys is timed.
+//! function of its number and of how often it was written. So nothing but a count for each entry has to be
+//! remembered to know every right answer, and neither lookups in a model nor the building of keys is timed.
 //!
 //! With several threads, thread `p` of `n` puts and gets the entries `e` with `e % n == p` and no others: all
 //! threads work on one memtable and on neighbouring keys, and each still knows its right answers. It walks
