@@ -159,8 +159,10 @@ impl<'a> Chunk<'a> {
         let refs = self.packed_refs();
         if is_rising && below <= self.seq_max() {
             // What came last may be hidden, however much it is.
+            let end =
+                below.saturating_sub(u64::from(cfg!(plant = "linked_list_hides_one_too_many")));
             len -= gallop(len, |back| {
-                packed(refs, len - 1 - back).is_some_and(|at| arena.seq(at) >= below)
+                packed(refs, len - 1 - back).is_some_and(|at| arena.seq(at) >= end)
             });
         }
         for index in tags::find(self.tags(), len, k.hash) {

@@ -137,9 +137,6 @@ impl MemIndex for LinkedList {
         }
         let at = slab.record(0, entry);
         debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
-        if cfg!(plant = "linked_list_tells_before_it_links") {
-            self.last.store(at.word(), Ordering::Release);
-        }
         self.chunk_with_room(arena, slab).push(entry, at);
         self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // Pairs with the Acquire in `last`: who sees it finds it in its chunk.
