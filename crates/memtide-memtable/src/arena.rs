@@ -105,9 +105,9 @@ pub(crate) struct Beside {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     start: u64,
-    bytes: u64,
+    end: u64,
     segment: Option<(usize, u64)>,
-    /// Whether it lies in the spare piece, not at the tail.
+    /// Whether it is the spare piece, all of it, not at the tail.
     is_spare: bool,
 }
 
@@ -163,10 +163,10 @@ impl Arena {
         let start = self.tail.load(Ordering::Relaxed);
         let current = segment_of(start);
         let room = self.limit.checked_sub(self.reserved() + beside.all)?;
-        if let Some(start) = self.spare_for(bytes) {
-            return Some(Plan { start, bytes, segment: None, is_spare: true });
+        if let Some((start, end)) = self.spare_for(bytes) {
+            return Some(Plan { start, end, segment: None, is_spare: true });
         }
-        let at_tail = |start, segment| Plan { start, bytes, segment, is_spare: false };
+        let at_tail = |start, segment| Plan { start, end: start + bytes, segment, is_spare: false };
         if start + bytes <= self.segment_end(current) {
             return Some(at_tail(start, None));
         }
@@ -199,23 +199,28 @@ impl Arena {
         allocated
     }
 
-    /// The start of the spare piece if it holds `bytes`.
-    fn spare_for(&self, bytes: u64) -> Option<u64> {
+    /// The spare piece if it holds `bytes`.
+    fn spare_for(&self, bytes: u64) -> Option<(u64, u64)> {
         let (start, end) = *self.spare.lock();
         let start = round_up(start, 8);
-        (start + bytes <= end).then_some(start)
+        (start + bytes <= end).then_some((start, end))
     }
 
     /// The slab of the plan made last, which was allocated.
     pub(crate) fn slab(&self, plan: &Plan) -> Slab<'_> {
-        let (start, mut end) = (plan.start, plan.start + plan.bytes);
-        let before = self.tail.load(Ordering::Relaxed);
+        let (mut start, end) = (plan.start, plan.end);
         if plan.is_spare {
-            // Whole, so that what is left of it comes back in one piece.
-            let spare = std::mem::take(&mut *self.spare.lock());
-            end = if spare.0 <= start && end <= spare.1 { spare.1 } else { end };
-        } else {
-            self.tail.store(end, Ordering::Relaxed);
+            let mut spare = self.spare.lock();
+            // A larger piece may have taken its place since the plan.
+            if spare.1 == end {
+                *spare = (0, 0);
+            }
+            return Slab { arena: self, before: start, start, at: start, end };
+        }
+        let before = self.tail.swap(end, Ordering::Relaxed);
+        // What slabs gave back since the plan is the slab's, unless a segment ends there.
+        if before < start && segment_of(before) == segment_of(start) {
+            start = before;
         }
         Slab { arena: self, before, start, at: start, end }
     }
@@ -306,7 +311,7 @@ impl Arena {
 #[derive(Debug)]
 pub(crate) struct Slab<'a> {
     arena: &'a Arena,
-    /// The arena's tail before this slab.
+    /// Where the arena's tail goes if the slab is not used.
     before: u64,
     start: u64,
     at: u64,
@@ -469,6 +474,60 @@ mod tests {
         assert!(carve(&arena, 900).is_some_and(|slab| slab.start < used));
         drop(fourth);
         assert!(arena.used() <= used + 40 + 8, "{} B", arena.used());
+    }
+
+    #[test]
+    fn a_spare_piece_that_is_not_used_stays() {
+        for behind_is_dropped_first in [true, false] {
+            let arena = Arena::new(1 << 16);
+            let mut first = carve(&arena, 1000).expect("fits");
+            let second = carve(&arena, 1000).expect("fits");
+            first.words(10);
+            drop(first);
+            let spare = if behind_is_dropped_first {
+                drop(second);
+                carve(&arena, 600).expect("fits")
+            } else {
+                let spare = carve(&arena, 600).expect("fits");
+                drop(second);
+                spare
+            };
+            drop(spare);
+            // All but the ten words is free, in one piece or two.
+            let again = carve(&arena, 800).expect("fits");
+            assert!(again.start <= 8 + 40 + 8, "begins at {}", again.start);
+            drop(again);
+            assert!(arena.used() <= 40 + 8, "{} B", arena.used());
+        }
+    }
+
+    #[test]
+    fn what_comes_back_between_a_plan_and_its_slab_is_used_again() {
+        let arena = Arena::new(1 << 16);
+        // At the tail: the slab before gives its rest back too late for the plan.
+        let mut first = carve(&arena, 1000).expect("fits");
+        first.words(10);
+        let plan = arena.plan(200, Beside::default()).expect("fits");
+        drop(first);
+        let mut second = arena.slab(&plan);
+        second.words(50);
+        drop(second);
+        assert_eq!(arena.used(), 40 + 200);
+        let third = carve(&arena, 900).expect("fits");
+        // In the spare piece: a larger one takes its place.
+        let mut fourth = carve(&arena, 2500).expect("fits");
+        let fifth = carve(&arena, 8).expect("fits");
+        fourth.words(10);
+        drop(third);
+        let plan = arena.plan(100, Beside::default()).expect("fits");
+        assert!(plan.is_spare);
+        let larger = fourth.end - fourth.at;
+        drop(fourth);
+        let sixth = arena.slab(&plan);
+        let seventh = carve(&arena, larger - 8).expect("fits");
+        assert!(seventh.start < fifth.start, "the larger piece is lost");
+        assert!(sixth.end - sixth.at >= 900, "the rest of the smaller piece is lost");
+        drop((fifth, sixth));
     }
 
     #[test]
