@@ -209,8 +209,9 @@ impl Memtable {
         let bytes = slab_bytes(shape, index_bytes) + self.filter.bytes_to_carve();
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
         let range_deletes_in_flight = &self.counters.range_deletes_in_flight;
+        // Acquire pairs with the Release where a reservation ends, so none of its tombstones is missed.
         let tombstones =
-            self.range_tombstone_count() + range_deletes_in_flight.load(Ordering::Relaxed);
+            range_deletes_in_flight.load(Ordering::Acquire) + self.range_tombstone_count();
         let more = shape.range_deletes;
         if tombstones > 0 && more > 0 && tombstones + more > RANGE_TOMBSTONES_MAX {
             return Err(full());
@@ -560,7 +561,7 @@ impl Drop for Reservation<'_> {
         let counters = &self.table.counters;
         self.table.count(&self.tally);
         counters.entries_in_flight.fetch_sub(self.shape.entries, Ordering::Release);
-        counters.range_deletes_in_flight.fetch_sub(self.shape.range_deletes, Ordering::Relaxed);
+        counters.range_deletes_in_flight.fetch_sub(self.shape.range_deletes, Ordering::Release);
     }
 }
 
