@@ -305,7 +305,8 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     pub(crate) fn begin_move(self) -> u64 {
         let word = self.state_word();
         let moving = word.load(Ordering::Relaxed) + State::VERSION;
-        word.store(moving, Ordering::Relaxed);
+        // Release: the count in it covers slots, as in every state.
+        word.store(moving, Ordering::Release);
         // Pairs with the fence in `is_still`.
         fence(Ordering::Release);
         moving
@@ -318,7 +319,9 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         let before = state.load(Ordering::Relaxed);
         let count = State(before).count();
         if index == count {
-            heads[count].store(head, Ordering::Relaxed);
+            // Release pairs with the fence in `is_still`: who counted slots here before the block was divided, and
+            // reads this head in one of them, sees that it was.
+            heads[count].store(head, Ordering::Release);
             for (lane, at) in (0..LANES).zip(refs) {
                 self.lane(lane)[count].store(at.word(), Ordering::Release);
             }
