@@ -368,8 +368,15 @@ impl SkipList {
         before
     }
 
+    /// The last node. Moves its hint as [`SkipList::prev`] does.
     fn last(&self, arena: &Arena) -> Option<Ref> {
-        self.walk_on(arena, Link::load(&self.last[0]).node(), None)
+        let hint = Link::load(&self.last[0]).node();
+        let last = self.walk_on(arena, hint, None)?;
+        if Some(last) != hint {
+            // Release as in `hint`.
+            self.last[0].store(Link::new(last, arena.head(last)).0, Ordering::Release);
+        }
+        Some(last)
     }
 
     /// The node before `end`, which is behind `from`.

@@ -156,6 +156,7 @@ fn hints_may_be_late_and_are_put_right_by_who_needs_them() {
         let hint = rig.arena.link(pair[1], PREV).load(Ordering::Acquire);
         assert_eq!(hint, pair[0].word(), "the walk moves each hint it found late");
     }
+    assert_eq!(Link::load(&rig.list.last[0]).node(), nodes.last().copied());
     // The next last node is searched for and found to be the last.
     rig.put(&NewEntry::new(b"zz", 0, 500, Kind::Put, b""));
     rig.check(201);
