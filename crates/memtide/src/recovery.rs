@@ -31,7 +31,7 @@ use memtide_storage::log::{
 
 use segments::{SegmentInfo, open_segments};
 
-use crate::config::{Config, DEFAULT_KEYSPACE, Settings};
+use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
 use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
@@ -318,7 +318,9 @@ impl Parts<'_> {
         let mut keyspaces = Keyspaces::default();
         for (&id, stored) in &state.keyspaces {
             let name = &stored.name;
-            let options = self.config.keyspace_options(&settings, name, Some(&stored.options));
+            let mut options = self.config.keyspace_options(&settings, name, Some(&stored.options));
+            // One that leaves the log counts as logged until `settle_unlogged` is done.
+            options.logged |= stored.options.logged;
             let kind = self.registry.kind_of(&options.memtable_type);
             let active = Memtable::new(&MemtableOptions {
                 kind: kind.expect("`check_memtables` looked all of them up"),
@@ -525,16 +527,23 @@ fn start_log(
     Ok(())
 }
 
-/// What was logged and is no longer goes to tables now: the log will not be kept for it.
+/// What was logged and is no longer goes to tables now: the log will not be kept for it. It is kept until all of it
+/// is there.
 fn settle_unlogged(engine: &Engine, state: &ManifestState) -> Result<()> {
-    for keyspace in engine.all_keyspaces() {
-        let was_logged = state.keyspaces[&keyspace.id].options.logged;
-        if was_logged && !keyspace.is_logged() && !keyspace.current().active.is_empty() {
-            while !flush::seal_active(engine, &keyspace) {
-                flush::flush(engine, &keyspace)?;
-            }
-            flush::flush(engine, &keyspace)?;
+    let leaves = |keyspace: &Arc<KeyspaceState>| {
+        let stored = &state.keyspaces[&keyspace.id].options;
+        let named = engine.config.keyspace_options(&engine.settings, &keyspace.name, Some(stored));
+        stored.logged && !named.logged
+    };
+    let leaving: Vec<_> = engine.all_keyspaces().into_iter().filter(leaves).collect();
+    for keyspace in &leaving {
+        while !flush::seal_active(engine, keyspace) {
+            flush::flush(engine, keyspace)?;
         }
+        flush::flush(engine, keyspace)?;
+    }
+    for keyspace in &leaving {
+        keyspace.set_options(KeyspaceOptions { logged: false, ..keyspace.options() });
     }
     Ok(())
 }

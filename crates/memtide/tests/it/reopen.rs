@@ -1,6 +1,7 @@
 //! Opening again: options that changed, marks that closing left, files with names that cannot be ours.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use memtide::{Config, Db, Durability, ErrorKind};
 use memtide_env::vfs::{CrashMode, Disk};
@@ -70,6 +71,74 @@ fn a_keyspace_that_leaves_the_log_loses_nothing_that_was_acknowledged_in_it() {
         let u = db.get_keyspace("u").unwrap();
         assert_eq!(u.get("k").unwrap().unwrap(), "acknowledged", "{mode:?}");
         assert_eq!(db.iter().count(), 200, "{mode:?}");
+    }
+}
+
+#[test]
+fn keyspaces_that_leave_the_log_together_lose_nothing_wherever_the_open_is_cut() {
+    const LEAVING: [&str; 2] = ["u", "v"];
+    let sim = Simulation::new(1);
+    let db = open(&sim, config());
+    for name in LEAVING {
+        db.keyspace(name).unwrap().put("k", "acknowledged").unwrap();
+    }
+    db.close().unwrap();
+    let mut changed = config();
+    for name in LEAVING {
+        changed.set(&format!("keyspace.{name}.durability"), "none").unwrap();
+    }
+    let disks = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&disks);
+    let before = sim.vfs.op_count();
+    sim.vfs.set_observer(Some(Box::new(move |index, op, disk: &Disk| {
+        kept.lock().unwrap().push((index, op.clone(), disk.clone()));
+    })));
+    drop(open(&sim, changed.clone()));
+    sim.vfs.set_observer(None);
+    for (index, op, disk) in &*disks.lock().unwrap() {
+        for mode in [CrashMode::KeepAll, CrashMode::DropAll] {
+            let sim = Simulation::on(disk.crash(mode, 0), 2);
+            let db = open(&sim, changed.clone());
+            for name in LEAVING {
+                let found = db.get_keyspace(name).unwrap().get("k").unwrap();
+                let at = index - before;
+                assert_eq!(found.as_deref(), Some(&b"acknowledged"[..]), "{name}, {at}: {op:?}");
+            }
+        }
+    }
+}
+
+/// A flush that memory demands in the midst of a replay.
+#[test]
+fn a_flush_during_a_replay_keeps_the_log_of_a_keyspace_that_leaves_it() {
+    let sim = Simulation::new(1);
+    let mut segmented = config();
+    segmented.tree.wal_segment_size = Some(64 << 10);
+    let db = open(&sim, segmented);
+    db.keyspace("u").unwrap().put("k", "acknowledged").unwrap();
+    for at in 0..300_u32 {
+        db.put(at.to_be_bytes(), vec![1; 1000]).unwrap();
+    }
+    db.close().unwrap();
+    let mut changed = config();
+    changed.set("keyspace.u.durability", "none").unwrap();
+    changed.max_memtable_size = Some(8 << 10);
+    changed.memory_budget = Some(512 << 10);
+    let disks = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&disks);
+    sim.vfs.set_observer(Some(Box::new(move |_, _, disk: &Disk| {
+        kept.lock().unwrap().push(disk.clone());
+    })));
+    let db = open(&sim, changed.clone());
+    sim.vfs.set_observer(None);
+    assert!(db.stats().flushes > 1, "{:?}", db.stats());
+    drop(db);
+    for (at, disk) in disks.lock().unwrap().iter().enumerate() {
+        let sim = Simulation::on(disk.crash(CrashMode::KeepAll, 0), 2);
+        let db = open(&sim, changed.clone());
+        let found = db.get_keyspace("u").unwrap().get("k").unwrap();
+        assert_eq!(found.as_deref(), Some(&b"acknowledged"[..]), "{at}");
+        assert_eq!(db.iter().count(), 300, "{at}");
     }
 }
 
