@@ -83,12 +83,7 @@ fn free_some(engine: &Engine) -> Freeing {
         if drop_unused(engine, &keyspaces) {
             return Freeing::Done;
         }
-        let filled = keyspaces.iter().filter(|keyspace| !keyspace.current().active.is_empty());
-        let Some(largest) = filled.max_by_key(|k| k.current().active.usage().reserved) else {
-            return Freeing::Nothing;
-        };
-        let rotated = rotate(engine, largest, None);
-        assert!(rotated, "where nothing is sealed there is place for one");
+        let Some(largest) = seal_largest(engine, &keyspaces) else { return Freeing::Nothing };
         waiting.push(largest);
     }
     for keyspace in waiting {
@@ -96,6 +91,18 @@ fn free_some(engine: &Engine) -> Freeing {
     }
     engine.wake_flush();
     Freeing::Flush
+}
+
+/// The keyspace with the largest active memtable, which is sealed unless others have sealed as many meanwhile as there
+/// may be; either way there is something to flush. `None` if all are empty. The caller holds the commit lock.
+fn seal_largest<'k>(
+    engine: &Engine,
+    keyspaces: &'k [Arc<KeyspaceState>],
+) -> Option<&'k Arc<KeyspaceState>> {
+    let filled = keyspaces.iter().filter(|keyspace| !keyspace.current().active.is_empty());
+    let largest = filled.max_by_key(|keyspace| keyspace.current().active.usage().reserved)?;
+    let _rotated = rotate(engine, largest, None);
+    Some(largest)
 }
 
 /// Replaces empty memtables that hold memory for a batch that was refused elsewhere.
@@ -109,4 +116,44 @@ fn drop_unused(engine: &Engine, keyspaces: &[Arc<KeyspaceState>]) -> bool {
         }
     }
     engine.memtable_bytes() < before
+}
+
+#[cfg(test)]
+mod tests {
+    use memtide_env::Simulation;
+
+    use super::*;
+    use crate::{Config, Db, Durability};
+
+    /// Between a look at what is sealed and the commit lock, others may seal as many as there may be.
+    #[test]
+    fn a_keyspace_that_became_crowded_meanwhile_has_something_to_flush() {
+        let sim = Simulation::new(1);
+        let config = Config {
+            max_memtable_size: Some(4 << 10),
+            flush_target: Some(16 << 20),
+            memory_budget: Some(64 << 20),
+            durability: Some(Durability::Buffered),
+            enable_background_compaction: Some(false),
+            ..Config::default()
+        };
+        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let default = db.default_keyspace();
+        let mut at = 0_u32;
+        // No job runs before a writer waits.
+        while !default.state().is_crowded() {
+            db.put(at.to_be_bytes(), [1; 100]).expect("there is room");
+            at += 1;
+        }
+        let engine = db.handle.engine();
+        let keyspaces = engine.all_keyspaces();
+        let sealed = default.state().current().sealed.len();
+        {
+            let _commit = engine.commit.lock();
+            let found = seal_largest(engine, &keyspaces);
+            assert!(found.is_some_and(|found| Arc::ptr_eq(found, default.state())));
+        }
+        assert_eq!(default.state().current().sealed.len(), sealed);
+        db.put("k", "v").expect("a merge makes room");
+    }
 }
