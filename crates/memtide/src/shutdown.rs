@@ -45,12 +45,25 @@ fn finish(engine: &Engine) -> Result<()> {
     if let Some(reason) = engine.health.current().reason {
         return failed_before(engine, &reason);
     }
+    // The log is closed whether or not this works: it holds the writes of others.
+    let flushed = flush_unlogged(engine);
+    let closed = close_log(engine);
+    flushed.and(closed)
+}
+
+/// Flushes what no log holds.
+fn flush_unlogged(engine: &Engine) -> Result<()> {
     for keyspace in engine.all_keyspaces().iter().filter(|keyspace| !keyspace.is_logged()) {
         while !flush::seal_active(engine, keyspace) {
             flush::flush_sealed(engine, keyspace)?;
         }
         flush::flush_sealed(engine, keyspace)?;
     }
+    Ok(())
+}
+
+/// Syncs and marks the log, then says in the manifest where it ends.
+fn close_log(engine: &Engine) -> Result<()> {
     let end = engine.commit.lock().as_ref().map_or(0, Log::position);
     write::sync_to(engine, end)?;
     let base = {

@@ -142,6 +142,23 @@ fn a_flush_during_a_replay_keeps_the_log_of_a_keyspace_that_leaves_it() {
     }
 }
 
+#[test]
+fn closing_syncs_the_log_even_if_a_keyspace_without_one_cannot_be_flushed() {
+    let sim = Simulation::new(1);
+    let mut config = config();
+    config.durability = Some(Durability::Buffered);
+    config.set("keyspace.u.durability", "none").unwrap();
+    let db = open(&sim, config.clone());
+    db.put("k", "acknowledged").unwrap();
+    db.keyspace("u").unwrap().put("k", "only in memory").unwrap();
+    sim.vfs.set_free_space(Some(0));
+    let error = db.close().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error:?}");
+    let sim = Simulation::on(sim.vfs.disk().crash(CrashMode::DropAll, 0), 2);
+    let db = open(&sim, config);
+    assert_eq!(db.get("k").unwrap().as_deref(), Some(&b"acknowledged"[..]));
+}
+
 fn db_tables(sim: &Simulation) -> Vec<PathBuf> {
     let is_table = |path: &PathBuf| path.extension().is_some_and(|name| name == "sst");
     sim.vfs.files().into_iter().filter(is_table).collect()
