@@ -84,20 +84,23 @@ fn what_cannot_be_merged_is_flushed_instead() {
 
 #[test]
 fn merges_in_memory_take_nothing_that_a_writer_needs() {
-    let sim = Simulation::new(3);
-    let mut config = roomy(MemtableType::EnhancedSkiplist);
-    config.memory_budget = Some(512 << 10);
-    config.flush_target = Some(128 << 10);
-    config.max_memtable_size = Some(16 << 10);
-    let db = open(&sim, &config);
-    for at in 0..5000_u32 {
-        db.put(at.to_be_bytes(), [1; 100]).unwrap();
-        let stats = db.stats();
-        assert!(runs(&db) <= 12 && stats.memory_used <= stats.memory_budget, "{stats:?}");
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(3);
+        let mut config = roomy(kind);
+        config.memory_budget = Some(512 << 10);
+        config.flush_target = Some(128 << 10);
+        config.max_memtable_size = Some(16 << 10);
+        let db = open(&sim, &config);
+        for at in 0..5000_u32 {
+            db.put(at.to_be_bytes(), [1; 100]).unwrap();
+            let stats = db.stats();
+            assert!(runs(&db) <= 12, "{kind}: {stats:?}");
+            assert!(stats.memory_used <= stats.memory_budget, "{kind}: {stats:?}");
+        }
+        rest(&sim);
+        assert!(runs(&db) <= 4, "{kind}");
+        assert_eq!(db.iter().count(), 5000, "{kind}");
     }
-    rest(&sim);
-    assert!(runs(&db) <= 4);
-    assert_eq!(db.iter().count(), 5000);
 }
 
 /// What the tables of the default keyspace hold after a flush: (tables, bytes).
