@@ -292,14 +292,21 @@ impl Memtable {
     /// All range tombstones, fragmented; built by the first reader after an insert, O(t log t).
     #[must_use]
     pub fn range_tombstones(&self) -> Arc<Fragmented> {
-        let mut state = self.range_tombstones.lock();
-        if let Some(known) = &state.fragmented {
-            return Arc::clone(known);
-        }
-        let tombstones = RangeTombstones::new(&self.list(&state.records));
+        let records = {
+            let state = self.range_tombstones.lock();
+            if let Some(known) = &state.fragmented {
+                return Arc::clone(known);
+            }
+            state.records.clone()
+        };
+        // Outside the lock, which a writer takes to add one.
+        let tombstones = RangeTombstones::new(&self.list(&records));
         let bytes = ARC_COUNTS + size_of::<Fragmented>() as u64 + tombstones.heap_bytes() as u64;
         let fragmented = Arc::new(Fragmented { tombstones, _metered: self.meter.hold(bytes) });
-        state.fragmented = Some(Arc::clone(&fragmented));
+        let mut state = self.range_tombstones.lock();
+        if state.records.len() == records.len() {
+            state.fragmented = Some(Arc::clone(&fragmented));
+        }
         fragmented
     }
 
