@@ -4,7 +4,8 @@
 //! The result is a sealed memtable like any other, of the type `sorted` whatever the keyspace writes into: it is
 //! filled in key order, which leaves its blocks full, and is never written to again. What is merged is walked
 //! twice, to measure and to fill, so that all memory is charged at once, before the first byte is copied; if the
-//! ledger refuses, nothing has happened. No delete is dropped here: only a flush knows what lies on disk.
+//! ledger refuses, nothing is changed, but inputs that order on demand keep the sorted view that measuring them
+//! made. No delete is dropped here: only a flush knows what lies on disk.
 //!
 //! Which: always the newest, so that a flush may claim the oldest meanwhile, and at least as many as leave
 //! [`SEALED_AT_REST`]; then older ones while they are no larger than all newer ones together. So a version is
@@ -19,7 +20,7 @@ use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableType};
 
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
+use crate::keyspace_state::{KeyspaceState, RUNS_BUSY, beyond_faults};
 use crate::read::{MergeCursor, Source};
 use crate::survivors::{Older, Survivors};
 use crate::write;
@@ -62,8 +63,8 @@ pub(crate) fn merge(
     let (sealed, claimed) = keyspace.unclaimed();
     let all = sealed.len() + claimed;
     // What a flush has claimed, or is about to take, will be gone soon: there is no hurry before it gets tight.
-    let most = if claimed > 0 { most.max(RUNS_MAX - 3) } else { most };
-    let is_tight = all + 1 >= RUNS_MAX;
+    let most = if claimed > 0 { most.max(RUNS_BUSY - 3) } else { most };
+    let is_tight = all + 1 >= RUNS_BUSY;
     if all <= most
         || sealed.len() < 2
         || (claimed == 0 && !is_tight && flush_comes(engine, keyspace))
