@@ -215,14 +215,23 @@ impl Arena {
             if spare.1 == end {
                 *spare = (0, 0);
             }
-            return Slab { arena: self, before: start, start, at: start, end };
+            let granted = plan.end - start;
+            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
         }
         let before = self.tail.swap(end, Ordering::Relaxed);
-        // What slabs gave back since the plan is the slab's, unless a segment ends there.
-        if before < start && segment_of(before) == segment_of(start) {
-            start = before;
+        let granted = end - start;
+        if before >= start {
+            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
         }
-        Slab { arena: self, before, start, at: start, end }
+        // What slabs gave back since the plan is the slab's; and so is the rest of the segment before, or a batch
+        // that is larger than it would leave it empty.
+        let k = segment_of(before);
+        if k == segment_of(start) {
+            start = before;
+            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
+        }
+        let stop = self.segment_end(k);
+        Slab { arena: self, at: before, stop, resume: Some(start), end, granted }
     }
 
     /// The sequence number that record headers count from; fixed by the first record.
@@ -305,17 +314,22 @@ impl Arena {
     }
 }
 
-/// Memory carved for one reservation: everything its inserts may need.
+/// Memory carved for one reservation: everything its inserts may need. It begins in the rest of a segment and goes
+/// on in the next one, which has room for all of it.
 ///
 /// What is left when it is dropped goes back to the arena.
 #[derive(Debug)]
 pub(crate) struct Slab<'a> {
     arena: &'a Arena,
-    /// Where the arena's tail goes if the slab is not used.
-    before: u64,
-    start: u64,
     at: u64,
+    /// The end of the piece that `at` is in.
+    stop: u64,
+    /// The start of the second piece, until it is begun.
+    resume: Option<u64>,
+    /// The end of the last piece.
     end: u64,
+    /// Bytes that were asked for and are not carved yet.
+    granted: u64,
 }
 
 impl Slab<'_> {
@@ -367,25 +381,38 @@ impl Slab<'_> {
     }
 
     fn carve(&mut self, bytes: u64, align: u64) -> u64 {
-        let start = round_up(self.at, align);
-        let left = self.end.saturating_sub(start);
-        assert!(bytes <= left, "a reservation has {left} B left, its inserts need {bytes} B");
-        self.at = start + bytes;
+        let mut start = round_up(self.at, align);
+        if start + bytes > self.stop
+            && let Some(resume) = self.resume.take()
+        {
+            (self.at, self.stop) = (resume, self.end);
+            start = round_up(resume, align);
+        }
+        let (end, left) = (start + bytes, self.granted);
+        let taken = end - self.at;
+        assert!(
+            taken <= left && end <= self.stop,
+            "a reservation has {left} B left, its inserts need {bytes} B"
+        );
+        (self.at, self.granted) = (end, left - taken);
         start
     }
 }
 
 impl Drop for Slab<'_> {
     fn drop(&mut self) {
-        // An unused slab in a new segment must not give up the rest of the old one.
-        let tail = if self.at == self.start { self.before } else { self.at };
         // Relaxed: nothing is published through the tail; what it bounds is handed over by the planning lock.
-        let given =
-            self.arena.tail.compare_exchange(self.end, tail, Ordering::Relaxed, Ordering::Relaxed);
+        let given = self.arena.tail.compare_exchange(
+            self.end,
+            self.at,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
         if given.is_err() {
+            let from = self.resume.unwrap_or(self.at);
             let mut spare = self.arena.spare.lock();
-            if self.end - self.at > spare.1 - spare.0 {
-                *spare = (self.at, self.end);
+            if self.end - from > spare.1 - spare.0 {
+                *spare = (from, self.end);
             }
         }
     }
@@ -471,7 +498,7 @@ mod tests {
         assert_eq!(arena.used(), used + 600, "only the fourth slab is new");
         drop((second, third));
         // What the third left is larger than what the second did not use, and is one piece.
-        assert!(carve(&arena, 900).is_some_and(|slab| slab.start < used));
+        assert!(carve(&arena, 900).is_some_and(|slab| slab.at < used));
         drop(fourth);
         assert!(arena.used() <= used + 40 + 8, "{} B", arena.used());
     }
@@ -495,7 +522,7 @@ mod tests {
             drop(spare);
             // All but the ten words is free, in one piece or two.
             let again = carve(&arena, 800).expect("fits");
-            assert!(again.start <= 8 + 40 + 8, "begins at {}", again.start);
+            assert!(again.at <= 8 + 40 + 8, "begins at {}", again.at);
             drop(again);
             assert!(arena.used() <= 40 + 8, "{} B", arena.used());
         }
@@ -525,9 +552,25 @@ mod tests {
         drop(fourth);
         let sixth = arena.slab(&plan);
         let seventh = carve(&arena, larger - 8).expect("fits");
-        assert!(seventh.start < fifth.start, "the larger piece is lost");
+        assert!(seventh.at < fifth.at, "the larger piece is lost");
         assert!(sixth.end - sixth.at >= 900, "the rest of the smaller piece is lost");
         drop((fifth, sixth));
+    }
+
+    #[test]
+    fn a_slab_larger_than_what_a_segment_has_left_uses_that_first() {
+        let arena = Arena::new(1 << 20);
+        let mut last = None;
+        for _ in 0..60 {
+            let mut slab = carve(&arena, 12_000).expect("a megabyte holds them");
+            for _ in 0..300 {
+                let at = slab.words(10);
+                assert!(last < Some(at), "refs rise");
+                last = Some(at);
+            }
+        }
+        let used = arena.used();
+        assert!(used <= 60 * 12_000 + 8 * 40, "{used} B");
     }
 
     #[test]
