@@ -1,13 +1,15 @@
 //! `cargo x plants`: are the memtables' tests worth their time? Each planted bug must fail one.
 //!
 //! A plant is a mistake that is compiled in on demand, `if cfg!(plant = "variant_what")`, so the sources
-//! themselves say which there are. For each the tests of the memtable crate are built with it, into a directory
-//! of their own, and run until one binary fails. A binary that does not end in [`TEST_SECONDS_MAX`] is killed:
+//! themselves say which there are. For each the tests of the memtable crate are built with it and run until one
+//! binary fails. The flag goes to our own crates alone, through a wrapper of rustc, so that what they depend on is
+//! built once. A binary that does not end in [`TEST_SECONDS_MAX`] is killed:
 //! a bug that hangs is caught, too. Binaries are started without cargo, so that nothing outlives the kill.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
@@ -20,9 +22,9 @@ const TEST_SECONDS_MAX: u64 = 120;
 /// Failing tests that the table names.
 const NAMED_MAX: usize = 3;
 const WRITE: &str = "--write";
-const REPORT: &str = "docs/design/0003-planted-bugs.md";
+const REPORT: &str = "docs/design/0005-planted-bugs.md";
 const REPORT_HEADER: &str = "\
-# 0003: every memtable carries mistakes that its tests must find
+# 0005: every memtable carries mistakes that its tests must find
 
 Status: accepted. The table is written by `cargo x plants --write`.
 
@@ -85,11 +87,14 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
         return Err(format!("no plant has `{filter}` in its name"));
     }
     let mut outcomes = Vec::new();
+    let target = target_dir(root);
     for plant in wanted {
-        let outcome = try_plant(root, &plant)?;
+        let outcome = try_plant(root, &target, &plant)?;
         eprintln!("{}", row(&outcome));
         outcomes.push(outcome);
     }
+    let removed = fs::remove_dir_all(&target);
+    removed.map_err(|error| format!("could not remove {}: {error}", target.display()))?;
     if is_written {
         let rows: String = outcomes.iter().map(|outcome| row(outcome) + "\n").collect();
         fs::write(root.join(REPORT), format!("{REPORT_HEADER}{rows}{REPORT_FOOTER}"))
@@ -135,10 +140,9 @@ fn names(source: &str) -> impl Iterator<Item = String> {
 }
 
 /// Builds the tests with one plant and runs them until a binary fails.
-fn try_plant(root: &Path, plant: &str) -> Result<Outcome, String> {
+fn try_plant(root: &Path, target: &Path, plant: &str) -> Result<Outcome, String> {
     let start = Instant::now();
-    let target = target_dir(root);
-    let binaries = build(root, &target, plant)?;
+    let binaries = build(root, target, plant)?;
     let mut caught_by = None;
     for binary in &binaries {
         let output = target.join("output.txt");
@@ -150,13 +154,10 @@ fn try_plant(root: &Path, plant: &str) -> Result<Outcome, String> {
             break;
         }
     }
-    // The next plant shares nothing with this one, because flags of the compiler are part of every name.
-    let removed = fs::remove_dir_all(&target);
-    removed.map_err(|error| format!("could not remove {}: {error}", target.display()))?;
     Ok(Outcome { plant: plant.to_string(), caught_by, seconds: start.elapsed().as_secs_f64() })
 }
 
-/// A directory for plants alone: their flags would make everything else be built anew.
+/// A directory for plants alone, so that nothing of them is met elsewhere.
 fn target_dir(root: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     root.join(target.unwrap_or_else(|| "target".into())).join("plants")
@@ -166,11 +167,13 @@ fn target_dir(root: &Path) -> PathBuf {
 fn build(root: &Path, target: &Path, plant: &str) -> Result<Vec<PathBuf>, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let flags = format!("--cfg plant=\"{plant}\"");
+    let wrapper = wrapper(target, plant)
+        .map_err(|error| format!("could not write below {}: {error}", target.display()))?;
     let built = Command::new(cargo)
         .current_dir(root)
         .args(["test", "--package", PACKAGE, "--lib", "--tests", "--no-run", "--quiet"])
         .arg("--message-format=json")
-        .env("RUSTFLAGS", &flags)
+        .env("RUSTC_WORKSPACE_WRAPPER", &wrapper)
         .env("CARGO_TARGET_DIR", target)
         .stderr(Stdio::inherit())
         .output()
@@ -181,6 +184,16 @@ fn build(root: &Path, target: &Path, plant: &str) -> Result<Vec<PathBuf>, String
         return Err(format!("{plant} does not build; repeat: {repeat}"));
     }
     Ok(binaries)
+}
+
+/// A program that hands our own crates to rustc with one plant. Its path is part of what cargo knows a build by, so
+/// each plant has its own.
+fn wrapper(target: &Path, plant: &str) -> io::Result<PathBuf> {
+    fs::create_dir_all(target)?;
+    let path = target.join(plant);
+    fs::write(&path, format!("#!/bin/sh\nexec \"$@\" --cfg 'plant=\"{plant}\"'\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// The executables that cargo's messages name, in the order they come; the package's own before others.
