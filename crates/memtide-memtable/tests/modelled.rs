@@ -139,7 +139,7 @@ fn run(kind: MemtableType, script: Script) {
 /// Interleavings with at most two preemptions: all of them with `MEMTIDE_LOOM=all`, else the first so many.
 #[cfg(loom)]
 fn explore(kind: MemtableType) {
-    const PERMUTATIONS: usize = 1_000;
+    const PERMUTATIONS: usize = 200;
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.max_branches = 100_000;
