@@ -218,7 +218,7 @@ pub(crate) struct Memtables {
     )]
     pub(crate) threads: Vec<u32>,
     /// The whole matrix: sizes to 1,000,000, all keys, values of 16 to 1024 B, all mixes, 1 to 4 threads.
-    /// Meant to take ten minutes; --types shortens it.
+    /// Takes a quarter of an hour; --types shortens it.
     #[arg(
         long,
         conflicts_with_all = ["entries", "keys", "value_bytes", "mixes", "threads"]

@@ -10,7 +10,8 @@
 //!
 //! # Reading
 //! Readers run beside the writers and wait for none of them; no writer waits for a reader, not even for the
-//! sort of a variant that orders on demand. A bound given to a read must have been published before the read
+//! sort of a variant that orders on demand. That is so for the eight; a program's own index is kept apart from its
+//! readers by a lock, for one insert (`custom`). A bound given to a read must have been published before the read
 //! began; then everything below it is in the table and stays.
 //!
 //! # Memory
