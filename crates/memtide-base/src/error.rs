@@ -108,10 +108,13 @@ impl Error {
         offset: u64,
         detail: impl fmt::Display,
     ) -> Self {
-        let place = file.as_ref();
-        let text = format!("corrupt {what} in {} at offset {offset}: {detail}", place.display());
+        Self::corrupt(what, file.as_ref(), offset, &detail)
+    }
+
+    fn corrupt(what: &str, file: &Path, offset: u64, detail: &dyn fmt::Display) -> Self {
+        let text = format!("corrupt {what} in {} at offset {offset}: {detail}", file.display());
         let mut error = Self::new(ErrorKind::Corruption, text);
-        error.0.file = Some(place.to_path_buf());
+        error.0.file = Some(file.to_path_buf());
         error.0.offset = Some(offset);
         error
     }
@@ -121,13 +124,16 @@ impl Error {
     /// A full device or quota becomes [`ErrorKind::NoSpace`].
     #[must_use]
     pub fn io(doing: &str, file: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::failed_call(doing, file.as_ref(), source)
+    }
+
+    fn failed_call(doing: &str, file: &Path, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
-        let place = file.as_ref();
-        let mut error = Self::new(kind, format!("could not {doing} {}", place.display()));
-        error.0.file = Some(place.to_path_buf());
+        let mut error = Self::new(kind, format!("could not {doing} {}", file.display()));
+        error.0.file = Some(file.to_path_buf());
         error.0.source = Some(Box::new(source));
         error
     }

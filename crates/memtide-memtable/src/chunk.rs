@@ -18,6 +18,8 @@
 //! find entries gone, of other times or with a ref of 0: whoever restarts lets them tell (`vector`). What they
 //! do find are records of the table all the same.
 
+use std::cmp::Ordering as Order;
+
 use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 
@@ -258,7 +260,7 @@ impl<'a> Chunk<'a> {
 /// What is wrong with tagged records: versions of one key whose tags differ. The hash itself is the
 /// caller's affair.
 pub(crate) fn check_tags(arena: &Arena, mut tagged: Vec<(Ref, u8)>) -> Result<(), String> {
-    tagged.sort_unstable_by(|a, b| arena.key(a.0).cmp(arena.key(b.0)));
+    tagged.sort_unstable_by(|a, b| by_key(arena, a.0, b.0));
     for pair in tagged.windows(2) {
         let ((a, a_tag), (b, b_tag)) = (pair[0], pair[1]);
         if a_tag != b_tag && arena.key(a) == arena.key(b) {
@@ -266,6 +268,12 @@ pub(crate) fn check_tags(arena: &Arena, mut tagged: Vec<(Ref, u8)>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Not inlined: a sort has a dozen places for it.
+#[inline(never)]
+fn by_key(arena: &Arena, a: Ref, b: Ref) -> Order {
+    arena.key(a).cmp(arena.key(b))
 }
 
 /// 64-bit words of a chunk.

@@ -68,12 +68,18 @@ pub(crate) fn sort(arena: &Arena, lanes: &mut [u64], spare: &mut [u64]) {
     } else {
         sort_by_digits(lanes, spare);
     }
-    let by_entry = |a: &u64, b: &u64| order(&arena.entry(record(*a)), &arena.entry(record(*b)));
+    let by_entry = |a: &u64, b: &u64| by_entry(arena, *a, *b);
     for equal in lanes.chunk_by_mut(|a, b| a >> BITS == b >> BITS) {
         if equal.len() > 1 {
             equal.sort_unstable_by(by_entry);
         }
     }
+}
+
+/// Not inlined: a sort has a dozen places for it.
+#[inline(never)]
+fn by_entry(arena: &Arena, a: u64, b: u64) -> Order {
+    order(&arena.entry(record(a)), &arena.entry(record(b)))
 }
 
 /// Sorts by the upper half of each lane. Stable.

@@ -27,7 +27,7 @@ use memtide_base::SeqNo;
 use memtide_base::sync::Mutex;
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
-pub(crate) use block::{Block, Level, RECORD, State};
+pub(crate) use block::{Block, Level, RECORD, State, undisturbed};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::chain;
@@ -77,16 +77,18 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         leaf: Option<Leaf<'a, SLOTS>>,
         carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
     ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
-        let Some(leaf) = leaf else {
-            let _beginning = self.beginning.lock();
-            // Another writer may have been first.
-            let leaf = self.first(arena);
-            return match leaf {
-                Some(leaf) => self.insert_behind(arena, slab, entry, leaf, carve, || ()),
-                None => (Inserted::NewKey, Some(self.begin(slab, entry, carve))),
-            };
+        let leaf = match leaf {
+            Some(leaf) => leaf,
+            None => {
+                let _beginning = self.beginning.lock();
+                // Another writer may have been first.
+                match self.first(arena) {
+                    Some(leaf) => leaf,
+                    None => return (Inserted::NewKey, Some(self.begin(slab, entry, carve))),
+                }
+            }
         };
-        self.insert_behind(arena, slab, entry, leaf, carve, || ())
+        self.insert_behind(arena, slab, entry, leaf, carve, &mut undisturbed)
     }
 
     fn begin<'a>(
@@ -111,7 +113,7 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         entry: &NewEntry<'_>,
         leaf: Leaf<'a, SLOTS>,
         carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
-        between: impl FnMut(),
+        between: &mut impl FnMut(),
     ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
         let (leaf, found) = lock_home(leaf, &entry.lookup());
         let done = match found {
@@ -680,7 +682,7 @@ mod tests {
             let (arena, leaves) = (Arena::new(1 << 20), Leaves::default());
             let mut bed = Self { arena, leaves, numbers: numbers.to_vec(), prefix };
             for &number in numbers {
-                bed.put(number, number, || ());
+                bed.put(number, number, &mut undisturbed);
             }
             bed.numbers.sort_unstable();
             bed
@@ -690,7 +692,7 @@ mod tests {
             [self.prefix, &number.to_be_bytes()].concat()
         }
 
-        fn put(&self, number: u64, seq: SeqNo, between: impl FnMut()) {
+        fn put(&self, number: u64, seq: SeqNo, between: &mut impl FnMut()) {
             let (arena, key) = (&self.arena, self.key(number));
             let plan = arena.plan(400, Beside::default()).expect("a megabyte holds them");
             assert!(arena.allocate(&plan));
@@ -776,7 +778,7 @@ mod tests {
                     let bed = Bed::new(prefix, &numbers);
                     let cursors = bed.cursors();
                     let mut stores = 0;
-                    bed.put(new, BELOW + new, || {
+                    bed.put(new, BELOW + new, &mut || {
                         stores += 1;
                         bed.verify(&cursors, &format!("{new} into {numbers:?}, store {stores}"));
                     });

@@ -52,7 +52,7 @@ impl Db {
         if mode != OpenMode::ReadOnly {
             background::start(handle.engine())?;
         }
-        let default = handle.engine().keyspaces.read().by_id.get(&0).cloned();
+        let default = handle.engine().keyspaces.read().get(0).cloned();
         let default = default.ok_or_else(|| Error::internal("keyspace 0 is missing"))?;
         let default = Keyspace::new(Arc::clone(&handle), default);
         Ok(Self { handle, default })

@@ -164,11 +164,11 @@ impl Db {
         let options = engine.config.keyspace_options(&engine.settings, name, None);
         let change = Change::KeyspaceAdd { id, name: name.to_owned(), options: options.clone() };
         manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
-        let version = Arc::clone(&manifest.state().keyspaces[&id].version);
+        let version = Arc::clone(&manifest.state().keyspace(id).version);
         let active = engine.new_memtable(&options, None, Anchor::default());
         let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
         let state = Arc::new(state);
-        engine.keyspaces.write().by_id.insert(id, Arc::clone(&state));
+        engine.keyspaces.write().add(Arc::clone(&state));
         Ok(state)
     }
 

@@ -10,8 +10,6 @@
 //! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest`
 //! → keyspace `install`. The commit lock is held over no sync.
 
-use std::collections::BTreeMap;
-
 use memtide_base::ledger::{Account, Charge, Ledger};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, RwLock};
@@ -29,15 +27,27 @@ use crate::table_store::TableStore;
 use crate::version::{Graveyard, Manifest};
 use crate::wal::Log;
 
-/// Keyspaces by id and by name.
+/// The keyspaces, by rising id.
 #[derive(Debug, Default)]
-pub(crate) struct Keyspaces {
-    pub(crate) by_id: BTreeMap<u32, Arc<KeyspaceState>>,
-}
+pub(crate) struct Keyspaces(Vec<Arc<KeyspaceState>>);
 
 impl Keyspaces {
+    pub(crate) fn get(&self, id: u32) -> Option<&Arc<KeyspaceState>> {
+        self.place(id).ok().map(|index| &self.0[index])
+    }
+
     pub(crate) fn named(&self, name: &str) -> Option<Arc<KeyspaceState>> {
-        self.by_id.values().find(|keyspace| keyspace.name == name).cloned()
+        self.0.iter().find(|keyspace| keyspace.name == name).cloned()
+    }
+
+    /// Adds a keyspace whose id none has.
+    pub(crate) fn add(&mut self, keyspace: Arc<KeyspaceState>) {
+        let index = self.place(keyspace.id).expect_err("an id is given once");
+        self.0.insert(index, keyspace);
+    }
+
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |keyspace| keyspace.id)
     }
 }
 
@@ -132,7 +142,7 @@ impl Engine {
 
     /// Every keyspace, in the order of ids.
     pub(crate) fn all_keyspaces(&self) -> Vec<Arc<KeyspaceState>> {
-        self.keyspaces.read().by_id.values().cloned().collect()
+        self.keyspaces.read().0.clone()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -100,7 +100,7 @@ fn install(
         wal_start = wal_start.max(manifest.state().wal_start);
         changes.push(Change::WalStart { lsn: wal_start });
         manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
-        let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
+        let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
         keyspace.install_flush(flushed, version);
     }
     write::release(engine, wal_start);

@@ -237,7 +237,7 @@ fn check_memtables(
     settings: &Settings,
     registry: &Registry,
 ) -> Result<()> {
-    for stored in state.keyspaces.values() {
+    for stored in &state.keyspaces {
         let name = &stored.name;
         let options = config.keyspace_options(settings, name, Some(&stored.options));
         if let Err(unknown) = registry.kind_of(&options.memtable_type) {
@@ -256,7 +256,7 @@ fn check_memtables(
 /// Every table the manifest names is there and has its length.
 fn check_tables(vfs: &dyn Vfs, layout: &Layout, state: &ManifestState) -> Result<()> {
     let found = list(vfs, layout, TABLE_DIR)?;
-    for table in state.keyspaces.values().flat_map(|keyspace| keyspace.version.tables()) {
+    for table in state.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables()) {
         let name = files::table_name(table.number);
         let file = found.iter().find(|entry| Some(entry.name.as_os_str()) == name.file_name());
         match file {
@@ -316,8 +316,8 @@ impl Parts<'_> {
             Arc::clone(&ledger),
         );
         let mut keyspaces = Keyspaces::default();
-        for (&id, stored) in &state.keyspaces {
-            let name = &stored.name;
+        for stored in &state.keyspaces {
+            let (id, name) = (stored.id, &stored.name);
             let mut options = self.config.keyspace_options(&settings, name, Some(&stored.options));
             // One that leaves the log counts as logged until `settle_unlogged` is done.
             options.logged |= stored.options.logged;
@@ -332,7 +332,7 @@ impl Parts<'_> {
             });
             let version = Arc::clone(&stored.version);
             let keyspace = KeyspaceState::new(id, name.clone(), options, active, version);
-            keyspaces.by_id.insert(id, Arc::new(keyspace));
+            keyspaces.add(Arc::new(keyspace));
         }
         let health = match manifest {
             Some(_) => HealthState::healthy(),
@@ -421,10 +421,10 @@ fn replay_batch(
     let ops = BatchOps::new(record.payload, record.count);
     for (op, seq) in ops.zip(record.lsn..) {
         let op = op.map_err(|damage| damage.in_record(name, record.lsn))?;
-        let keyspace = engine.keyspaces.read().by_id.get(&op.keyspace).cloned();
+        let keyspace = engine.keyspaces.read().get(op.keyspace).cloned();
         let keyspace =
             keyspace.ok_or_else(|| damaged(format!("there is no keyspace {}", op.keyspace)))?;
-        if seq >= state.keyspaces[&op.keyspace].flushed_to {
+        if seq >= state.keyspace(op.keyspace).flushed_to {
             replay_op(engine, &keyspace, &op, seq)?;
             applied += 1;
         }
@@ -532,7 +532,7 @@ fn start_log(
 /// is there.
 fn settle_unlogged(engine: &Engine, state: &ManifestState) -> Result<()> {
     let leaves = |keyspace: &Arc<KeyspaceState>| {
-        let stored = &state.keyspaces[&keyspace.id].options;
+        let stored = &state.keyspace(keyspace.id).options;
         let named = engine.config.keyspace_options(&engine.settings, &keyspace.name, Some(stored));
         stored.logged && !named.logged
     };
@@ -556,7 +556,7 @@ fn store_options(engine: &Engine) -> Result<()> {
     let changed: Vec<_> = engine
         .all_keyspaces()
         .iter()
-        .filter(|keyspace| manifest.state().keyspaces[&keyspace.id].options != keyspace.options())
+        .filter(|keyspace| manifest.state().keyspace(keyspace.id).options != keyspace.options())
         .map(|keyspace| Change::KeyspaceOptions { id: keyspace.id, options: keyspace.options() })
         .collect();
     if !changed.is_empty() {
@@ -571,7 +571,7 @@ fn remove_orphans(engine: &Engine) -> Result<Vec<PathBuf>> {
     let (current, live) = {
         let manifest = engine.manifest.lock();
         let manifest = manifest.as_ref().expect("opened for writing");
-        let tables = manifest.state().keyspaces.values().flat_map(|k| k.version.tables());
+        let tables = manifest.state().keyspaces.iter().flat_map(|k| k.version.tables());
         (manifest.number(), tables.map(|table| table.number).collect::<Vec<_>>())
     };
     let segments: Vec<u64> = {

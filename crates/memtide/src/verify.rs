@@ -76,7 +76,7 @@ pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
     match version::load(&*env.vfs, &layout, number, &graveyard) {
         Err(error) => report.note(&error),
         Ok((state, _)) => {
-            for table in state.keyspaces.values().flat_map(|keyspace| keyspace.version.tables()) {
+            for table in state.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables()) {
                 let checked = verify_table(&*env.vfs, &layout, state.uuid, table);
                 report.files += 1;
                 report.bytes += table.size;
@@ -98,7 +98,7 @@ fn with_known_memtables(env: &Env, root: &Path) -> Config {
         // Opening says what is wrong.
         _ => return config,
     };
-    for keyspace in state.iter().flat_map(|(state, _)| state.keyspaces.values()) {
+    for keyspace in state.iter().flat_map(|(state, _)| &state.keyspaces) {
         let memtable_type = Some(MemtableType::Skiplist.into());
         let own = KeyspaceConfig { memtable_type, ..KeyspaceConfig::default() };
         config.keyspaces.insert(keyspace.name.clone(), own);

@@ -4,7 +4,6 @@
 //! its slot when the job is done and dropped. Dropping the executor stops nothing: whoever submitted a job
 //! tells it to finish and joins it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -23,7 +22,8 @@ pub struct ThreadExecutor {
     slots: Arc<Mutex<Slots>>,
 }
 
-type Slots = BTreeMap<u64, Arc<Slot>>;
+/// By id; a database has a handful of jobs.
+type Slots = Vec<(u64, Arc<Slot>)>;
 
 /// What the outside knows of a running job.
 #[derive(Debug, Default)]
@@ -50,7 +50,8 @@ impl ThreadExecutor {
     }
 
     fn slot(&self, job: JobId) -> Option<Arc<Slot>> {
-        self.slots.lock().get(&job.0).cloned()
+        let slots = self.slots.lock();
+        slots.iter().find(|(id, _)| *id == job.0).map(|(_, slot)| Arc::clone(slot))
     }
 }
 
@@ -58,20 +59,20 @@ impl Executor for ThreadExecutor {
     fn submit(&self, job: Box<dyn Job>) -> io::Result<JobId> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
-        self.slots.lock().insert(id, Arc::clone(&slot));
+        self.slots.lock().push((id, Arc::clone(&slot)));
         let builder = thread::Builder::new().name(format!("memtide-{}", job.name()));
         let spawned = builder.spawn({
             let (slot, slots) = (Arc::clone(&slot), Arc::clone(&self.slots));
             let clock = Arc::clone(&self.clock);
             move || {
                 slot.run(job, &clock);
-                slots.lock().remove(&id);
+                slots.lock().retain(|(known, _)| *known != id);
             }
         });
         match spawned {
             Ok(thread) => slot.state.lock().thread = Some(thread),
             Err(error) => {
-                self.slots.lock().remove(&id);
+                self.slots.lock().retain(|(known, _)| *known != id);
                 return Err(error);
             }
         }

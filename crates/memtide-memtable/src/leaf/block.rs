@@ -56,6 +56,9 @@ const PADDING_MAX: u64 = 4;
 /// The lane that holds a record of each slot's key.
 pub(crate) const RECORD: u32 = 0;
 
+/// What a writer does between two stores where nobody watches: nothing.
+pub(crate) fn undisturbed() {}
+
 /// What a block's first word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(u64);
@@ -314,7 +317,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
 
     /// Puts a slot in at `index`, which is at most the count; the block is not full. The caller is its only
     /// writer. `between` is called wherever a reader may find the block half done.
-    fn open(self, index: usize, head: u64, refs: &[Ref], mut between: impl FnMut()) {
+    fn open(self, index: usize, head: u64, refs: &[Ref], between: &mut impl FnMut()) {
         let (state, heads) = self.state_and_heads();
         let before = state.load(Ordering::Relaxed);
         let count = State(before).count();
@@ -373,7 +376,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     }
 
     /// Links `right` between this block and the next.
-    fn link_behind(self, right: Self, mut between: impl FnMut()) {
+    fn link_behind(self, right: Self, between: &mut impl FnMut()) {
         let after = self.next();
         right.links()[PREV].store(self.at.word(), Ordering::Relaxed);
         right.links()[NEXT].store(word_of(after.map(Self::place)), Ordering::Relaxed);
@@ -396,7 +399,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         head: u64,
         refs: &[Ref],
         carve: impl FnOnce() -> Self,
-        mut between: impl FnMut(),
+        between: &mut impl FnMut(),
     ) -> Option<Self> {
         let count = self.count();
         // Counters lean to the safe side of `new_blocks_max` while this runs: items first, blocks last.
@@ -408,18 +411,31 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
             }
             return None;
         }
-        let right = carve();
+        Some(self.divide(level, index, head, refs, carve(), between))
+    }
+
+    /// [`Block::add`] to a full block: half of the slots go to `right`, or the new one alone if it is the last.
+    #[inline(never)]
+    fn divide(
+        self,
+        level: &Level<SLOTS>,
+        index: usize,
+        head: u64,
+        refs: &[Ref],
+        right: Self,
+        between: &mut impl FnMut(),
+    ) -> Self {
         let middle = (SLOTS / 2) as usize;
-        if index == count && self.next().is_none() {
-            right.open(0, head, refs, || ());
+        if index == SLOTS as usize && self.next().is_none() {
+            right.open(0, head, refs, &mut undisturbed);
             self.link_behind(right, between);
         } else {
             self.copy_upper(right, middle);
             if index > middle {
-                right.open(index - middle, head, refs, || ());
+                right.open(index - middle, head, refs, &mut undisturbed);
             }
             let moving = self.begin_move();
-            self.link_behind(right, &mut between);
+            self.link_behind(right, between);
             let given = u64::from(SLOTS) - middle as u64;
             let halved = moving - given * State::SLOT + State::VERSION;
             self.state_word().store(halved, Ordering::Release);
@@ -431,14 +447,14 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         }
         // Release pairs with the Acquire in `new_blocks_max`: who counts the block sees that it was taken.
         level.blocks.fetch_add(1, Ordering::Release);
-        Some(right)
+        right
     }
 
     /// A block on a level that had none, with these slots.
     pub(crate) fn begin(self, level: &Level<SLOTS>, slots: &[(u64, &[Ref])]) {
         for (index, (head, refs)) in slots.iter().enumerate() {
             level.items.fetch_add(1, Ordering::Relaxed);
-            self.open(index, *head, refs, || ());
+            self.open(index, *head, refs, &mut undisturbed);
         }
         level.blocks.fetch_add(1, Ordering::Release);
     }

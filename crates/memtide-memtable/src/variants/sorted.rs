@@ -23,7 +23,7 @@ use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{
     BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
-use crate::leaf::{Block, Leaf, Leaves, Level, RECORD, TRIES};
+use crate::leaf::{Block, Leaf, Leaves, Level, RECORD, TRIES, undisturbed};
 
 const SLOTS: u32 = 64;
 /// The lane of a fence block that holds the children.
@@ -76,6 +76,7 @@ impl Sorted {
     }
 
     /// Makes the new block `right` known to the fences; it lies behind `left`, where `path` led.
+    #[inline(never)]
     fn raise(
         &self,
         arena: &Arena,
@@ -101,7 +102,8 @@ impl Sorted {
             let carve = || Fence::carve(arena, slab, 0, level);
             let fence = Fence::at(arena, fence);
             let refs = [record, right];
-            let Some(added) = fence.add(counts, slot + 1, head, &refs, carve, || ()) else {
+            let Some(added) = fence.add(counts, slot + 1, head, &refs, carve, &mut undisturbed)
+            else {
                 return;
             };
             added.unlock();

@@ -90,7 +90,7 @@ fn install(engine: &Engine, keyspace: &Arc<KeyspaceState>, edit: Edit) -> Result
     let mut manifest = engine.manifest.lock();
     let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
     manifest.append(edit).inspect_err(|error| engine.health.fail(error))?;
-    let version = Arc::clone(&manifest.state().keyspaces[&keyspace.id].version);
+    let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
     keyspace.install_version(version);
     Ok(())
 }

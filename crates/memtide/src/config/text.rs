@@ -3,6 +3,7 @@
 //! Files and flags both end here, so a key means the same everywhere and an unknown one is an error that
 //! names the nearest. The engine reads no files: a caller flattens its TOML to such pairs.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -79,30 +80,31 @@ impl Config {
     #[must_use]
     pub fn named(&self) -> Vec<(String, String)> {
         let tree = &self.tree;
-        let size = |value: Option<u64>| value.map(|bytes| bytes.to_string());
+        let dir = self.data_dir.as_ref().map(|dir| dir.display());
+        let every = self.compaction_check_interval.map(|every| format!("{}ms", every.as_millis()));
         let values = [
-            self.data_dir.as_ref().map(|dir| dir.display().to_string()),
-            self.preset.map(|preset| preset.to_string()),
-            self.memtable_type.as_ref().map(ToString::to_string),
-            size(self.max_memtable_size),
-            self.enable_background_compaction.map(|on| on.to_string()),
-            self.compaction_check_interval.map(|every| format!("{}ms", every.as_millis())),
-            size(self.memory_budget),
-            size(self.flush_target),
-            self.durability.map(|level| level.to_string()),
-            self.compression.map(|codec| codec.to_string()),
-            size(self.cache_size),
-            size(tree.block_size),
-            size(tree.filter_bits),
-            size(tree.table_size),
-            size(tree.level0_runs),
-            size(tree.level1_size),
-            size(tree.wal_segment_size),
-            size(tree.wal_size),
+            text(&dir),
+            text(&self.preset),
+            text(&self.memtable_type),
+            text(&self.max_memtable_size),
+            text(&self.enable_background_compaction),
+            text(&every),
+            text(&self.memory_budget),
+            text(&self.flush_target),
+            text(&self.durability),
+            text(&self.compression),
+            text(&self.cache_size),
+            text(&tree.block_size),
+            text(&tree.filter_bits),
+            text(&tree.table_size),
+            text(&tree.level0_runs),
+            text(&tree.level1_size),
+            text(&tree.wal_segment_size),
+            text(&tree.wal_size),
         ];
         let own = KEYS.into_iter().zip(values);
         let mut named: Vec<_> =
-            own.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+            own.filter_map(|(key, value)| Some((key.to_owned(), value?.to_string()))).collect();
         for (name, keyspace) in &self.keyspaces {
             named.extend(keyspace.named(name));
         }
@@ -154,14 +156,16 @@ impl KeyspaceConfig {
     }
 
     fn named(&self, name: &str) -> Vec<(String, String)> {
-        let values = [
-            self.memtable_type.as_ref().map(ToString::to_string),
-            self.max_memtable_size.map(|bytes| bytes.to_string()),
-            self.durability.map(|level| level.to_string()),
-        ];
+        let values =
+            [text(&self.memtable_type), text(&self.max_memtable_size), text(&self.durability)];
         let own = KEYSPACE_KEYS.into_iter().zip(values);
-        own.filter_map(|(key, value)| Some((format!("keyspace.{name}.{key}"), value?))).collect()
+        own.filter_map(|(key, value)| Some((format!("keyspace.{name}.{key}"), value?.to_string())))
+            .collect()
     }
+}
+
+fn text<T: Display>(value: &Option<T>) -> Option<&dyn Display> {
+    value.as_ref().map(|value| value as &dyn Display)
 }
 
 fn unknown(key: &str, word: &str, known: &[&'static str]) -> ConfigError {
@@ -172,7 +176,7 @@ fn unknown(key: &str, word: &str, known: &[&'static str]) -> ConfigError {
     ConfigError::one(key, hint)
 }
 
-fn parse<T: FromStr<Err: std::fmt::Display>>(key: &str, value: &str) -> Result<T, ConfigError> {
+fn parse<T: FromStr<Err: Display>>(key: &str, value: &str) -> Result<T, ConfigError> {
     value.trim().parse().map_err(|error| ConfigError::one(key, format!("{value:?}: {error}")))
 }
 

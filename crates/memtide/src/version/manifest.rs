@@ -14,7 +14,6 @@
 //! After a failed append or sync nothing more is written to that file and nothing the edit adds or drops is
 //! removed; a manifest that failed stays failed until the database is opened again.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use memtide_base::checksum::xxh3_64;
@@ -38,6 +37,7 @@ const ROLL_SNAPSHOTS: u64 = 4;
 /// A keyspace as the manifest has it.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyspaceRecord {
+    pub(crate) id: u32,
     pub(crate) name: String,
     pub(crate) options: KeyspaceOptions,
     /// Writes below are in tables.
@@ -50,7 +50,8 @@ pub(crate) struct KeyspaceRecord {
 pub(crate) struct ManifestState {
     pub(crate) uuid: [u8; 16],
     pub(crate) hash_seed: u64,
-    pub(crate) keyspaces: BTreeMap<u32, KeyspaceRecord>,
+    /// By rising id.
+    pub(crate) keyspaces: Vec<KeyspaceRecord>,
     pub(crate) wal_start: u64,
     pub(crate) next_file: u64,
     pub(crate) seq_high: SeqNo,
@@ -59,12 +60,32 @@ pub(crate) struct ManifestState {
     graveyard: Arc<Graveyard>,
 }
 
+/// What one edit does to the tables of one keyspace.
+struct TableChanges<'a> {
+    keyspace: u32,
+    drops: Vec<u64>,
+    adds: Vec<&'a StoredTable>,
+}
+
+/// The changes gathered for a keyspace. Edits list one keyspace after the other, so it is mostly the last.
+fn of_keyspace<'t, 'a>(
+    tables: &'t mut Vec<TableChanges<'a>>,
+    keyspace: u32,
+) -> &'t mut TableChanges<'a> {
+    let known = tables.iter().rposition(|changes| changes.keyspace == keyspace);
+    let index = known.unwrap_or_else(|| {
+        tables.push(TableChanges { keyspace, drops: Vec::new(), adds: Vec::new() });
+        tables.len() - 1
+    });
+    &mut tables[index]
+}
+
 impl ManifestState {
     pub(crate) fn new(uuid: [u8; 16], hash_seed: u64, graveyard: &Arc<Graveyard>) -> Self {
         Self {
             uuid,
             hash_seed,
-            keyspaces: BTreeMap::new(),
+            keyspaces: Vec::new(),
             wal_start: 0,
             next_file: 1,
             seq_high: 0,
@@ -83,7 +104,8 @@ impl ManifestState {
             Change::WalStart { lsn: self.wal_start },
             Change::SeqHigh { seq: self.seq_high },
         ];
-        for (&id, keyspace) in &self.keyspaces {
+        for keyspace in &self.keyspaces {
+            let id = keyspace.id;
             let (name, options) = (keyspace.name.clone(), keyspace.options.clone());
             changes.push(Change::KeyspaceAdd { id, name, options });
             changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
@@ -100,23 +122,21 @@ impl ManifestState {
 
     /// Applies an edit; returns the tables that are no longer part of any version, or what is wrong.
     pub(crate) fn apply(&mut self, edit: &Edit) -> Result<Vec<Arc<TableMeta>>, String> {
-        let mut dropped: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        let mut added: BTreeMap<u32, Vec<&StoredTable>> = BTreeMap::new();
+        let mut tables: Vec<TableChanges<'_>> = Vec::new();
         for change in &edit.changes {
             match change {
-                Change::TableAdd(table) => added.entry(table.keyspace).or_default().push(table),
+                Change::TableAdd(table) => {
+                    of_keyspace(&mut tables, table.keyspace).adds.push(table);
+                }
                 Change::TableDrop { keyspace, number } => {
-                    dropped.entry(*keyspace).or_default().push(*number);
+                    of_keyspace(&mut tables, *keyspace).drops.push(*number);
                 }
                 other => self.apply_small(other)?,
             }
         }
         let mut retired = Vec::new();
-        let touched: Vec<u32> = dropped.keys().chain(added.keys()).copied().collect();
-        for id in touched {
-            let drops = dropped.remove(&id).unwrap_or_default();
-            let adds = added.remove(&id).unwrap_or_default();
-            retired.extend(self.apply_tables(id, &drops, &adds)?);
+        for changes in &tables {
+            retired.extend(self.apply_tables(changes)?);
         }
         Ok(retired)
     }
@@ -129,21 +149,24 @@ impl ManifestState {
             Change::KeyspaceAdd { id, name, options } => {
                 check_keyspace_name(name)?;
                 let record = KeyspaceRecord {
+                    id: *id,
                     name: name.clone(),
                     options: options.clone(),
                     flushed_to: 0,
                     version: Arc::new(Version::empty()),
                 };
-                let twin = self.keyspaces.values().any(|known| known.name == *name);
-                if self.keyspaces.insert(*id, record).is_some() || twin {
+                let place = self.place(*id).err();
+                let twin = self.keyspaces.iter().any(|known| known.name == *name);
+                let Some(index) = place.filter(|_| !twin) else {
                     return Err(format!("keyspace {id}, {name:?}, is added twice"));
-                }
+                };
+                self.keyspaces.insert(index, record);
                 self.next_keyspace = self.next_keyspace.max(id.saturating_add(1));
             }
             Change::KeyspaceOptions { id, options } => {
-                self.keyspace(*id)?.options = options.clone();
+                self.keyspace_mut(*id)?.options = options.clone();
             }
-            Change::FlushedTo { keyspace, seq } => self.keyspace(*keyspace)?.flushed_to = *seq,
+            Change::FlushedTo { keyspace, seq } => self.keyspace_mut(*keyspace)?.flushed_to = *seq,
             // Flushes of two keyspaces may finish in either order; both bounds hold.
             Change::WalStart { lsn } => self.wal_start = self.wal_start.max(*lsn),
             Change::NextFile { number } => self.next_file = *number,
@@ -157,12 +180,10 @@ impl ManifestState {
 
     fn apply_tables(
         &mut self,
-        id: u32,
-        drops: &[u64],
-        adds: &[&StoredTable],
+        TableChanges { keyspace, drops, adds }: &TableChanges<'_>,
     ) -> Result<Vec<Arc<TableMeta>>, String> {
         let graveyard = Arc::clone(&self.graveyard);
-        let keyspace = self.keyspace(id)?;
+        let keyspace = self.keyspace_mut(*keyspace)?;
         let leaving: Vec<_> = keyspace
             .version
             .tables()
@@ -184,8 +205,21 @@ impl ManifestState {
         Ok(leaving.into_iter().filter(|table| !stays(table)).collect())
     }
 
-    fn keyspace(&mut self, id: u32) -> Result<&mut KeyspaceRecord, String> {
-        self.keyspaces.get_mut(&id).ok_or_else(|| format!("there is no keyspace {id}"))
+    /// A keyspace that was added.
+    pub(crate) fn keyspace(&self, id: u32) -> &KeyspaceRecord {
+        let place = self.place(id);
+        &self.keyspaces[place.expect("a keyspace is in the manifest before anyone can name it")]
+    }
+
+    fn keyspace_mut(&mut self, id: u32) -> Result<&mut KeyspaceRecord, String> {
+        match self.place(id) {
+            Ok(index) => Ok(&mut self.keyspaces[index]),
+            Err(_) => Err(format!("there is no keyspace {id}")),
+        }
+    }
+
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.keyspaces.binary_search_by_key(&id, |keyspace| keyspace.id)
     }
 }
 
@@ -412,7 +446,7 @@ pub(crate) fn load(
         edits += 1;
     }
     let torn = reader.end().map_or(0, |end| end.torn_bytes);
-    if edits == 0 || !state.keyspaces.contains_key(&0) {
+    if edits == 0 || state.place(0).is_err() {
         return Err(Error::corruption("manifest", &name, 4096, "it has no default keyspace"));
     }
     Ok((state, torn))

@@ -243,7 +243,7 @@ fn ops(payload: &Payload) -> impl Iterator<Item = BatchOp<'_>> {
 fn check_keyspaces(engine: &Engine, batch: &BatchBody) -> Result<()> {
     let known = engine.keyspaces.read();
     for keyspace in &batch.keyspaces {
-        if !known.by_id.get(&keyspace.id).is_some_and(|own| Arc::ptr_eq(own, keyspace)) {
+        if !known.get(keyspace.id).is_some_and(|own| Arc::ptr_eq(own, keyspace)) {
             let name = &keyspace.name;
             return Err(Error::invalid_argument(format!(
                 "keyspace {name:?} is not of this database"

@@ -292,7 +292,10 @@ impl<'a> Node<'a> {
     pub(super) fn children(&self) -> Vec<(u8, u32)> {
         let mut children = Vec::new();
         self.each_child(|byte, slot| children.push((byte, slot.load(Ordering::Acquire))));
-        children.sort_unstable();
+        for end in 1..children.len() {
+            let place = children[..end].partition_point(|child| *child < children[end]);
+            children[place..=end].rotate_right(1);
+        }
         children
     }
 
