@@ -125,6 +125,22 @@ pub(crate) enum Walk {
     Older,
 }
 
+/// A key that a walk went past.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Passed {
+    /// The visible version.
+    pub(crate) at: Option<Ref>,
+    /// What [`Walk::Older`] needs beside it of [`Pos::words`]: the first.
+    pub(crate) word: u64,
+}
+
+impl Passed {
+    /// What `pos` stands on.
+    pub(crate) fn by(pos: &Pos) -> Self {
+        Self { at: pos.at, word: pos.words[0] }
+    }
+}
+
 /// The index of one memtable variant. See the module's contract.
 pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// What this variant costs.
@@ -180,6 +196,22 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// returns `false` when there is no older version, and leaves `pos` as it was.
     /// Does not allocate.
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool;
+
+    /// As many calls of `walk` with this step, `Next` or `Prev`, as `passed` has places, or fewer, but at least one:
+    /// tells what they found and how many. `pos` is left on the last; after 0 `at` is `None`. An index that goes
+    /// further than one step finds older versions by what is in [`Passed`] alone.
+    fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        let moved = self.walk(arena, pos, below, step);
+        passed[0] = Passed::by(pos);
+        usize::from(moved)
+    }
 
     /// Whether the walk that `pos` is on ended although there may be more: the index was caught at a wrong
     /// answer, and who read from it before may have missed something.

@@ -31,7 +31,7 @@ pub(crate) use block::{Block, Level, RECORD, State, undisturbed};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::chain;
-use crate::contract::{Inserted, LookupKey, NewEntry, Pos, Seek, Walk};
+use crate::contract::{Inserted, LookupKey, NewEntry, Passed, Pos, Seek, Walk};
 
 /// How often a reader tries a leaf whose slots move under it.
 pub(crate) const TRIES: u32 = 4;
@@ -186,16 +186,31 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
             pos.at = older.or(pos.at);
             return older.is_some();
         }
-        let [leaf, index, version] = pos.words;
-        let leaf = Ref::from_word(u32::try_from(leaf).expect("a leaf's word"));
-        let leaf = Leaf::<SLOTS>::at(arena, leaf.expect("the cursor stands in a leaf"));
-        let index = usize::try_from(index).expect("a slot's index");
+        let (leaf, index, version) =
+            place::<SLOTS>(arena, pos).expect("the cursor stands in a leaf");
         let own = Edge::Beside(at);
         let read = Read { arena, below };
         match step {
             Walk::Next => read.forward(pos, leaf, own, Some((version, index + 1))),
             Walk::Prev | Walk::Older => read.backward(pos, leaf, own, Some((version, index))),
         }
+    }
+
+    /// Moves `pos` several times. See [`crate::contract::MemIndex::walk_ahead`].
+    pub(crate) fn walk_ahead(
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        let count = Read { arena, below }.rest_of_leaf::<SLOTS>(pos, step, passed);
+        if count > 0 {
+            return count;
+        }
+        let moved = Self::walk(arena, pos, below, step);
+        passed[0] = Passed::by(pos);
+        usize::from(moved)
     }
 
     /// What is wrong with the leaves, or how many records they hold.
@@ -377,6 +392,39 @@ impl<'a> Read<'a> {
         settle(pos, leaf, NO_VERSION, found)
     }
 
+    /// Moves `pos` over visible versions in the leaf it stands in, if no slot there has moved since; says how many.
+    /// The records are looked at together, so their cache misses overlap.
+    fn rest_of_leaf<const SLOTS: u32>(
+        self,
+        pos: &mut Pos,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        let Some((leaf, index, version)) = place::<SLOTS>(self.arena, pos) else { return 0 };
+        let state = leaf.state();
+        if state.version() != version {
+            return 0;
+        }
+        let (mut count, mut last) = (0, index);
+        let mut pass = |slot: usize| {
+            if let Some((slot, at)) = self.visible(leaf, slot) {
+                passed[count].at = Some(at);
+                (count, last) = (count + 1, slot);
+            }
+            count < passed.len()
+        };
+        match step {
+            Walk::Next => (index + 1..state.count()).all(&mut pass),
+            Walk::Prev | Walk::Older => (0..index).rev().all(&mut pass),
+        };
+        if count == 0 || !leaf.is_still(state) {
+            return 0;
+        }
+        pos.at = passed[count - 1].at;
+        pos.words[1] = last as u64;
+        count
+    }
+
     /// Puts `pos` on the last key with a visible version up to the edge. It belongs into `leaf`, behind it,
     /// or, if none is visible there, before it.
     fn backward<const SLOTS: u32>(
@@ -504,6 +552,17 @@ impl<'a, const SLOTS: u32> Last<'a, SLOTS> {
             None => Self::Before,
         }
     }
+}
+
+/// The leaf and slot where `pos` stands, and the leaf's version then.
+#[inline]
+fn place<'a, const SLOTS: u32>(
+    arena: &'a Arena,
+    pos: &Pos,
+) -> Option<(Leaf<'a, SLOTS>, usize, u64)> {
+    let [leaf, index, version] = pos.words;
+    let leaf = Ref::from_word(u32::try_from(leaf).expect("a leaf's word"))?;
+    Some((Leaf::at(arena, leaf), usize::try_from(index).expect("a slot's index"), version))
 }
 
 /// The hinted slot if no slot of the leaf has moved since.

@@ -38,7 +38,7 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::chain;
-use crate::contract::{BatchShape, Inserted, LookupKey, NewEntry, Pos, Seek, Walk};
+use crate::contract::{BatchShape, Inserted, LookupKey, NewEntry, Passed, Pos, Seek, Walk};
 
 /// Levels of the tallest tower, for (8/3)^18 keys.
 const HEIGHT_MAX: usize = 18;
@@ -281,6 +281,29 @@ impl SkipList {
                 older.is_some()
             }
         }
+    }
+
+    /// Moves `pos` several times; see [`crate::contract::MemIndex::walk_ahead`].
+    pub(crate) fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        let mut count = 0;
+        for place in passed {
+            let before = pos.at;
+            if !self.walk(arena, pos, below, step) {
+                // It stays on the last it found.
+                pos.at = before.filter(|_| count > 0);
+                break;
+            }
+            *place = Passed::by(pos);
+            count += 1;
+        }
+        count
     }
 
     /// Puts `pos` on the first node from `start` on that has a visible version.

@@ -33,7 +33,7 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
 };
 use crate::leaf::{Leaf, Leaves};
 
@@ -287,6 +287,17 @@ impl MemIndex for EnhancedSkiplist {
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
         Leaves::<SLOTS>::walk(arena, pos, below, step)
+    }
+
+    fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        Leaves::<SLOTS>::walk_ahead(arena, pos, below, step, passed)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {

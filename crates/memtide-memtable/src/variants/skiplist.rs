@@ -7,7 +7,7 @@ use memtide_base::SeqNo;
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
 };
 use crate::skl::{self, SkipList};
 
@@ -59,6 +59,17 @@ impl MemIndex for Skiplist {
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
         self.list.walk(arena, pos, below, step)
+    }
+
+    fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        self.list.walk_ahead(arena, pos, below, step, passed)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {

@@ -21,7 +21,7 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
 };
 use crate::leaf::{Block, Leaf, Leaves, Level, RECORD, TRIES, undisturbed};
 
@@ -231,6 +231,17 @@ impl MemIndex for Sorted {
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
         Leaves::<SLOTS>::walk(arena, pos, below, step)
+    }
+
+    fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        Leaves::<SLOTS>::walk_ahead(arena, pos, below, step, passed)
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
