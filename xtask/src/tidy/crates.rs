@@ -11,6 +11,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("crates/memtide-storage", &["memtide-base", "memtide-env"]),
     ("crates/memtide", &["memtide-base", "memtide-env", "memtide-memtable", "memtide-storage"]),
     ("apps/*", &["memtide"]),
+    ("tools/memtables", &["memtide-base", "memtide-memtable"]),
+    ("tools/peerbench", &["memtide"]),
     ("xtask", &[]),
 ];
 

@@ -32,6 +32,9 @@ const REJECTED_PAIRS: &[(&str, &str)] = &[
 /// Terms of the field that hold a rejected word.
 const ACCEPTED: &[&str] = &["common_prefix", "common_suffix"];
 
+/// Names that libraries of others have for what we measure beside ours.
+const FOREIGN: &[&str] = &["set_write_buffer_size", "write_buffer_size"];
+
 /// Methods that find rather than access.
 const GETTERS: &[&str] = &["get_keyspace", "get_with"];
 
@@ -78,6 +81,9 @@ fn identifiers(file: &Source, findings: &mut Vec<Finding>) {
 
 /// Why an identifier is not ours; `None` if it may stay.
 fn rejected(identifier: &str) -> Option<String> {
+    if FOREIGN.contains(&identifier) {
+        return None;
+    }
     let snake = snake_case(identifier);
     let plain = ACCEPTED.iter().fold(snake, |rest, term| rest.replace(term, ""));
     let parts: Vec<&str> = plain.split('_').collect();
