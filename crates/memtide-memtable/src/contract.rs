@@ -130,14 +130,14 @@ pub(crate) enum Walk {
 pub(crate) struct Passed {
     /// The visible version.
     pub(crate) at: Option<Ref>,
-    /// What [`Walk::Older`] needs beside it of [`Pos::words`]: the first.
-    pub(crate) word: u64,
+    /// What [`Walk::Older`] needs beside it of [`Pos::words`]: the first, a ref.
+    pub(crate) own: Option<Ref>,
 }
 
 impl Passed {
     /// What `pos` stands on.
     pub(crate) fn by(pos: &Pos) -> Self {
-        Self { at: pos.at, word: pos.words[0] }
+        Self { at: pos.at, own: u32::try_from(pos.words[0]).ok().and_then(Ref::from_word) }
     }
 }
 

@@ -8,13 +8,13 @@ use crate::contract::{Passed, Pos, Seek, Walk};
 use crate::memtable::Memtable;
 
 /// Steps that a long walk takes at once.
-const AHEAD_MAX: usize = 32;
+const AHEAD_MAX: usize = 16;
 
 /// Walks a memtable below a bound. Owns its table, holds no lock between steps. Over one of the eight it never
 /// fails; over a program's own memtable it fails once that was caught at a wrong answer, and a new cursor does
 /// not.
 ///
-/// It walks ahead of where it stands, twice as far each time up to 32 steps: a step then costs a look at what was
+/// It walks ahead of where it stands, twice as far each time up to 16 steps: a step then costs a look at what was
 /// passed, and the cache misses of several steps overlap. What it passed stays right, because what is visible
 /// below a bound does not change.
 #[derive(Debug)]
@@ -111,10 +111,11 @@ impl MemCursor {
             self.table.read(|index, arena| index.walk(arena, pos, below, Walk::Older))
         };
         let moved = if self.ahead.is_apart() {
-            let word = self.ahead.passed[self.ahead.next - 1].word;
-            let mut own = Pos { at: Some(at), words: [word, 0, 0], view: None };
-            let moved = walk(&mut own);
-            self.at = own.at;
+            let passed = self.ahead.passed[self.ahead.next - 1];
+            let words = [passed.own.map_or(0, Ref::word).into(), 0, 0];
+            let mut apart = Pos { at: Some(at), words, view: None };
+            let moved = walk(&mut apart);
+            self.at = apart.at;
             moved
         } else {
             let moved = walk(&mut self.pos);
