@@ -22,8 +22,8 @@
 //!   Release and after what it leads to is whole: a child more (all others stay), a larger copy of the node
 //!   (the writer copies all children), a node that is put above what was there. Readers load Acquire.
 //! - **So does a node that was replaced, in the state in which it stays.** A reader finds it only through a
-//!   slot it loaded before, when the node was in the tree with all old keys of its subtree. A cursor therefore
-//!   keeps the node it stands in, and the word of a subtree it is about to enter, for as long as it likes.
+//!   slot it loaded before, when the node was in the tree with all old keys of its subtree. A walk therefore
+//!   remembers nodes while it gathers what comes next, for as long as it likes.
 //! - **A descent ends at a record that shares as many bytes with the wanted key as any old key does.** Take
 //!   the old key that shares most, `m` bytes. While `end < m` the wanted byte is its byte, and has a child;
 //!   once `end >= m` at a node above it, all keys below share `m` bytes.
@@ -55,10 +55,10 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 use crate::arena::{Arena, Ref, Slab};
 use crate::chain;
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
 };
 use census::Census;
-use node::{Node, NodeKind};
+use node::{Node, NodeKind, Way};
 
 /// Padding that makes the ref of a record odd.
 const RECORD_PADDING: u64 = 4;
@@ -93,8 +93,6 @@ struct Nearest<'a> {
     slot: &'a AtomicU32,
     /// Bytes that lead to the slot.
     depth: usize,
-    /// The node that has the slot; `None` is the root slot.
-    node: Option<Ref>,
 }
 
 impl Trie {
@@ -105,11 +103,11 @@ impl Trie {
     /// Descends by the bytes where keys differ; `None` if the tree is empty.
     #[inline]
     fn nearest<'a>(&'a self, arena: &'a Arena, key: &[u8]) -> Option<Nearest<'a>> {
-        let (mut slot, mut depth, mut node) = (&self.root, 0, None);
+        let (mut slot, mut depth) = (&self.root, 0);
         loop {
             let inner = match Child::of(arena, slot.load(Ordering::Acquire))? {
                 Child::Leaf(record) => {
-                    return Some(Nearest { record, is_leaf: true, slot, depth, node });
+                    return Some(Nearest { record, is_leaf: true, slot, depth });
                 }
                 Child::Node(inner) => inner,
             };
@@ -120,9 +118,9 @@ impl Trie {
                 None => (None, end),
             };
             let Some(next) = next else {
-                return Some(Nearest { record: inner.rep(), is_leaf: false, slot, depth, node });
+                return Some(Nearest { record: inner.rep(), is_leaf: false, slot, depth });
             };
-            (slot, depth, node) = (next, below, Some(inner.at()));
+            (slot, depth) = (next, below);
         }
     }
 
@@ -255,6 +253,21 @@ impl MemIndex for Trie {
 
     fn walk(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, step: Walk) -> bool {
         self.walk_from(arena, pos, below, step)
+    }
+
+    fn walk_ahead(
+        &self,
+        arena: &Arena,
+        pos: &mut Pos,
+        below: SeqNo,
+        step: Walk,
+        passed: &mut [Passed],
+    ) -> usize {
+        match step {
+            Walk::Next => self.gather_ahead(arena, pos, below, Way::Up, passed),
+            Walk::Prev => self.gather_ahead(arena, pos, below, Way::Down, passed),
+            Walk::Older => usize::from(self.walk(arena, pos, below, step)),
+        }
     }
 
     fn check(&self, arena: &Arena, records: u64) -> Result<(), String> {
@@ -423,6 +436,38 @@ mod tests {
             254
         );
         assert_eq!(bare.walked(9, Seek::Le(LookupKey::new(&path[..300], 0)), Walk::Prev).len(), 2);
+    }
+
+    #[test]
+    fn a_walk_leaves_a_path_that_is_deeper_than_it_remembers() {
+        let on_path = (0..=40).map(|len| vec![b'm'; len]);
+        // Beside the path: near its start, so that all of the deepest nodes have nothing there.
+        let beside = [b"mmmn", b"mmml"].into_iter().map(|key| key.to_vec());
+        let keys: BTreeSet<_> = on_path.chain(beside).chain([b"n".to_vec()]).collect();
+        let bare = Bare::of(keys.iter().cloned());
+        let writes = |range: &mut dyn Iterator<Item = &Vec<u8>>| {
+            range.map(|key| (key.clone(), 1)).collect::<Vec<_>>()
+        };
+        for absent in [vec![b'm'; 41], [&[b'm'; 39][..], b"l"].concat(), b"mmmm".to_vec()] {
+            let k = LookupKey::new(&absent, 0);
+            let above = writes(&mut keys.range(absent.clone()..));
+            assert_eq!(bare.walked(9, Seek::Ge(k), Walk::Next), above, "from {absent:?} on");
+            let under = writes(&mut keys.range(..=absent.clone()).rev());
+            assert_eq!(bare.walked(9, Seek::Le(k), Walk::Prev), under, "from {absent:?} back");
+        }
+    }
+
+    #[test]
+    fn a_walk_finds_the_few_visible_keys_among_many_hidden_ones() {
+        let key = |i: u64| hash::key_hash(5, &i.to_le_bytes()).to_be_bytes().to_vec();
+        let bare = Bare::new();
+        let seq = |i: u64| if i.is_multiple_of(700) { 1 } else { 2 };
+        (0..5000).for_each(|i| bare.insert(&[(key(i), seq(i))]));
+        let mut visible: Vec<Write> = (0..5000).step_by(700).map(|i| (key(i), 1)).collect();
+        visible.sort_unstable();
+        assert_eq!(bare.walked(2, Seek::First, Walk::Next), visible);
+        visible.reverse();
+        assert_eq!(bare.walked(2, Seek::Last, Walk::Prev), visible);
     }
 
     #[test]

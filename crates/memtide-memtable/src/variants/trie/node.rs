@@ -28,6 +28,8 @@
 //! A full node is not changed but copied into the next larger kind by [`Node::grown`]; who replaces it, and
 //! counts it dead, is the tree.
 
+use std::ops::{ControlFlow, Range};
+
 use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref};
@@ -42,6 +44,10 @@ const COUNT_BITS: u32 = 9;
 const END_SHIFT: u32 = KIND_BITS + COUNT_BITS;
 /// Bytes of a list that are looked at together.
 const GROUP: usize = 16;
+/// Bytes of the longest list.
+const LIST: usize = NodeKind::N48.capacity() as usize;
+/// Above every byte.
+const BYTE_END: usize = 256;
 
 /// How many children a node can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,23 +136,42 @@ pub(super) enum Way {
     Down,
 }
 
-impl Way {
-    /// How far `byte` lies from `start` in this direction; what lies behind `start` is furthest.
+/// Some bytes, to be met in order: what sorts a list, without a branch to be foretold wrongly.
+#[derive(Debug, Default)]
+struct ByteSet([u64; BYTE_END / 64]);
+
+impl ByteSet {
     #[inline]
-    fn distance(self, start: u8, byte: u8) -> u8 {
-        match self {
-            Self::Up => byte.wrapping_sub(start),
-            Self::Down => start.wrapping_sub(byte),
-        }
+    fn insert(&mut self, byte: u8) {
+        self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
     }
 
-    /// The byte at that distance; `None` for one behind `start`.
+    /// Shows those of a range.
     #[inline]
-    fn go(self, start: u8, distance: u8) -> Option<u8> {
-        match self {
-            Self::Up => start.checked_add(distance),
-            Self::Down => start.checked_sub(distance),
+    fn each_in<B>(
+        &self,
+        range: Range<usize>,
+        way: Way,
+        mut see: impl FnMut(u8) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        for step in 0..self.0.len() {
+            let word = if way == Way::Up { step } else { self.0.len() - 1 - step };
+            let first = word * 64;
+            let below = |end: usize| match u32::try_from(end.saturating_sub(first)) {
+                Ok(bits @ 0..64) => (1 << bits) - 1,
+                _ => u64::MAX,
+            };
+            let mut rest = self.0[word] & below(range.end) & !below(range.start);
+            while rest != 0 {
+                let bit = match way {
+                    Way::Up => rest.trailing_zeros(),
+                    Way::Down => 63 - rest.leading_zeros(),
+                };
+                rest &= !(1 << bit);
+                see(u8::try_from(first + bit as usize).expect("a byte"))?;
+            }
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -237,24 +262,79 @@ impl<'a> Node<'a> {
     /// The subtree that a walk meets first in this node.
     #[inline]
     pub(super) fn outermost(&self, way: Way) -> Option<u32> {
-        match way {
-            Way::Up => self.here_word().or_else(|| self.child_from(0, way)),
-            Way::Down => self.child_from(u8::MAX, way).or_else(|| self.here_word()),
+        self.each_subtree(way, ControlFlow::Break).break_value()
+    }
+
+    /// Shows the subtrees in the order in which a walk meets them, until `see` breaks off.
+    pub(super) fn each_subtree<B>(
+        &self,
+        way: Way,
+        mut see: impl FnMut(u32) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        if way == Way::Up {
+            self.here_word().map_or(ControlFlow::Continue(()), &mut see)?;
+        }
+        self.each_child_in(0..BYTE_END, way, &mut see)?;
+        if way == Way::Down {
+            self.here_word().map_or(ControlFlow::Continue(()), &mut see)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// As [`Node::each_subtree`], for those that come behind the child for `byte`; `None` is `here`.
+    pub(super) fn each_beside<B>(
+        &self,
+        byte: Option<u8>,
+        way: Way,
+        mut see: impl FnMut(u32) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        match (way, byte.map(usize::from)) {
+            (Way::Up, None) => self.each_child_in(0..BYTE_END, way, &mut see),
+            (Way::Up, Some(byte)) => self.each_child_in(byte + 1..BYTE_END, way, &mut see),
+            (Way::Down, None) => ControlFlow::Continue(()),
+            (Way::Down, Some(byte)) => {
+                self.each_child_in(0..byte, way, &mut see)?;
+                let here = self.here_word().filter(|_| !cfg!(plant = "trie_reverse_step"));
+                here.map_or(ControlFlow::Continue(()), &mut see)
+            }
         }
     }
 
-    /// The subtree that a walk meets next, coming from the child for `byte`; `None` is `here`.
-    #[inline]
-    pub(super) fn beside(&self, byte: Option<u8>, way: Way) -> Option<u32> {
-        let child_beyond = |byte| self.child_from(way.go(byte, 1)?, way);
-        match (way, byte) {
-            (Way::Up, None) => self.child_from(0, way),
-            (Way::Down, None) => None,
-            (Way::Down, Some(byte)) if !cfg!(plant = "trie_reverse_step") => {
-                child_beyond(byte).or_else(|| self.here_word())
-            }
-            (_, Some(byte)) => child_beyond(byte),
+    /// The children for a range of bytes.
+    fn each_child_in<B>(
+        &self,
+        bytes: Range<usize>,
+        way: Way,
+        see: &mut impl FnMut(u32) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let mut see_slot = |index: usize| match self.slot(index).load(Ordering::Acquire) {
+            0 => ControlFlow::Continue(()),
+            word => see(word),
+        };
+        if self.kind() == NodeKind::N256 {
+            return match way {
+                Way::Up => { bytes }.try_for_each(see_slot),
+                Way::Down => bytes.rev().try_for_each(see_slot),
+            };
         }
+        let (mut found, mut places) = (ByteSet::default(), [0_u8; BYTE_END]);
+        for (place, byte) in (0..).zip(self.list()).take(self.count() as usize) {
+            found.insert(byte);
+            places[usize::from(byte)] = place;
+        }
+        found.each_in(bytes, way, |byte| see_slot(places[usize::from(byte)].into()))
+    }
+
+    /// The bytes of a list; those beyond the count are anything.
+    #[inline]
+    fn list(&self) -> [u8; LIST] {
+        let mut bytes = [0; LIST];
+        let used = BYTES..BYTES + self.count().div_ceil(4) as usize;
+        for (four, word) in bytes.as_chunks_mut().0.iter_mut().zip(&self.words[used]) {
+            // Relaxed: the Acquire load of the count came before.
+            *four = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        bytes
     }
 
     /// Adds a child for a byte that has none.
@@ -314,21 +394,6 @@ impl<'a> Node<'a> {
         Some(self.here().load(Ordering::Acquire)).filter(|&word| word != 0)
     }
 
-    /// The child for `start`, or else for the byte that follows first in that direction.
-    #[inline]
-    fn child_from(&self, start: u8, way: Way) -> Option<u32> {
-        let slot = if self.kind() == NodeKind::N256 {
-            (0..=u8::MAX).map_while(|distance| way.go(start, distance)).find_map(|b| self.find(b))
-        } else {
-            let groups = (0..self.groups()).map(|group| self.group_in_use(group).to_le_bytes());
-            let nearest = |bytes: [u8; GROUP]| {
-                bytes.into_iter().fold(u8::MAX, |least, byte| least.min(way.distance(start, byte)))
-            };
-            self.find(way.go(start, groups.map(nearest).min()?)?)
-        };
-        slot.map(|slot| slot.load(Ordering::Acquire))
-    }
-
     /// Where a list has `byte`: sixteen bytes are compared at once.
     #[inline(always)]
     fn position(&self, byte: u8) -> Option<usize> {
@@ -365,16 +430,6 @@ impl<'a> Node<'a> {
         word(first) | word(first + 1) << 32 | word(first + 2) << 64 | word(first + 3) << 96
     }
 
-    /// As [`Node::group`], for a group in use; bytes beyond the count are those of its first child.
-    #[inline]
-    fn group_in_use(&self, group: usize) -> u128 {
-        const ONES: u128 = u128::MAX / 0xFF;
-        let bytes = self.group(group);
-        let used = self.count() as usize - group * GROUP;
-        let unused = if used < GROUP { u128::MAX << (8 * used) } else { 0 };
-        bytes & !unused | ((bytes & 0xFF) * ONES) & unused
-    }
-
     #[inline(always)]
     fn slot(&self, index: usize) -> &'a AtomicU32 {
         &self.words[self.kind().children_at() + index]
@@ -407,6 +462,19 @@ mod tests {
         (0..count).map(|i| if i % 2 == 0 { i / 2 * 7 } else { 255 - i / 2 })
     }
 
+    /// What a node shows that is asked for everything.
+    fn seen(
+        show: impl FnOnce(&mut dyn FnMut(u32) -> ControlFlow<()>) -> ControlFlow<()>,
+    ) -> Vec<u32> {
+        let mut seen = Vec::new();
+        let flow = show(&mut |word| {
+            seen.push(word);
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_continue());
+        seen
+    }
+
     #[test]
     fn every_kind_finds_what_it_was_given_and_its_neighbours() {
         for (count, kind) in
@@ -421,15 +489,23 @@ mod tests {
             assert_eq!(bytes, known);
             assert_eq!(node.outermost(Way::Up), Some(9999), "the shorter key comes first");
             assert_eq!(node.outermost(Way::Down), Some(256), "byte 255 comes last");
-            assert_eq!((node.beside(None, Way::Up), node.beside(None, Way::Down)), (Some(1), None));
+            let child = |byte: &u8| u32::from(*byte) + 1;
+            let up: Vec<_> = [9999].into_iter().chain(known.iter().map(child)).collect();
+            let down: Vec<_> = up.iter().rev().copied().collect();
+            let all = |way| seen(|see| node.each_subtree(way, see));
+            assert_eq!((all(Way::Up), all(Way::Down)), (up.clone(), down.clone()), "{kind:?}");
+            let beside = |byte, way| seen(|see| node.each_beside(byte, way, see));
+            assert_eq!((beside(None, Way::Up), beside(None, Way::Down)), (up[1..].into(), vec![]));
             for byte in 0..=u8::MAX {
-                let child = |byte: &u8| u32::from(*byte) + 1;
                 let found = node.find(byte).map(|slot| slot.load(Ordering::Relaxed));
                 assert_eq!(found, known.contains(&byte).then_some(child(&byte)), "{kind:?} {byte}");
-                let above = known.iter().find(|&&other| other > byte).map(child);
-                let under = known.iter().rfind(|&&other| other < byte).map_or(9999, child);
-                assert_eq!(node.beside(Some(byte), Way::Up), above, "{kind:?} {byte}");
-                assert_eq!(node.beside(Some(byte), Way::Down), Some(under), "{kind:?} {byte}");
+                let (under, above) = (
+                    known.iter().filter(|&&other| other < byte).count(),
+                    known.iter().filter(|&&other| other > byte).count(),
+                );
+                let (up, down) = (&up[up.len() - above..], &down[down.len() - under - 1..]);
+                assert_eq!(beside(Some(byte), Way::Up), up, "{kind:?} {byte}");
+                assert_eq!(beside(Some(byte), Way::Down), down, "{kind:?} {byte}");
             }
         }
     }
