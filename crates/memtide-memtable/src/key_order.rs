@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The lanes are sorted by their bits, byte by byte from the lowest on (LSD radix sort, Knuth vol. 3, 5.2.5);
-//! digits vary in four bits each, so eight of them count in full. What is still equal then, versions of a key
-//! above all, is sorted by comparison.
+//! digits vary in four bits each, so eight of them count in full. What is still equal then is sorted the same way by
+//! what follows the bytes that it shares; a few, and versions of a key, by comparison.
 //!
 //! Two buffers of the caller are all the memory it takes, so it can run where nothing may be allocated.
 
@@ -22,6 +22,10 @@ use crate::arena::{Arena, Ref};
 const BITS: u32 = 32;
 /// Below this, comparing words beats counting bytes.
 const RADIX_MIN: usize = 128;
+/// Below this, comparing keys beats taking heads of them.
+const HEADS_MIN: usize = 12;
+/// How often heads are taken before keys are compared: keys may be made to be alike for long.
+const ROUNDS: u32 = 8;
 const DIGITS: usize = 4;
 
 /// Keys ascending, the versions of one newest first.
@@ -43,14 +47,46 @@ pub(crate) fn record(lane: u64) -> Ref {
 
 /// Sorts lanes by key, then newest first; `spare` is as long and holds nothing afterwards.
 pub(crate) fn sort(arena: &Arena, lanes: &mut [u64], spare: &mut [u64]) {
-    if lanes.len() < 2 {
-        return;
+    sort_in_rounds(arena, lanes, spare, 0, ROUNDS);
+}
+
+/// Sorts lanes of keys that are known to share so many bytes.
+fn sort_in_rounds(
+    arena: &Arena,
+    lanes: &mut [u64],
+    mut spare: &mut [u64],
+    known: usize,
+    rounds: u32,
+) {
+    let heads = lanes.len() >= HEADS_MIN && rounds > 0;
+    let shared = if heads { sort_by_heads(arena, lanes, spare, known) } else { None };
+    let Some(shared) = shared else {
+        return lanes.sort_unstable_by(|a, b| by_entry(arena, *a, *b));
+    };
+    for equal in lanes.chunk_by_mut(|a, b| a >> BITS == b >> BITS) {
+        let own;
+        (own, spare) = spare.split_at_mut(equal.len());
+        if equal.len() > 1 {
+            equal.iter_mut().for_each(|sorted| *sorted = lane(record(*sorted)));
+            sort_in_rounds(arena, equal, own, shared, rounds - 1);
+        }
     }
+}
+
+/// Sorts lanes by the first bits in which the heads behind what all keys share differ, and tells how many bytes
+/// they share; `None`, and nothing changed, if the heads do not differ.
+fn sort_by_heads(
+    arena: &Arena,
+    lanes: &mut [u64],
+    spare: &mut [u64],
+    known: usize,
+) -> Option<usize> {
     let first = arena.key(record(lanes[0]));
     let mut prefix = first.len();
     for &lane in &lanes[1..] {
-        prefix = key::shared_prefix_len(&first[..prefix], arena.key(record(lane)));
-        if prefix == 0 {
+        let other = arena.key(record(lane));
+        prefix = known + key::shared_prefix_len(&first[known..prefix], &other[known..]);
+        if prefix == known {
             break;
         }
     }
@@ -58,6 +94,9 @@ pub(crate) fn sort(arena: &Arena, lanes: &mut [u64], spare: &mut [u64]) {
     for (head, &lane) in spare.iter_mut().zip(&*lanes) {
         *head = key::head(&arena.key(record(lane))[prefix..]);
         differ |= *head ^ first;
+    }
+    if differ == 0 {
+        return None;
     }
     let pieces = Pieces::highest(differ);
     for (lane, &head) in lanes.iter_mut().zip(&*spare) {
@@ -68,12 +107,7 @@ pub(crate) fn sort(arena: &Arena, lanes: &mut [u64], spare: &mut [u64]) {
     } else {
         sort_by_digits(lanes, spare);
     }
-    let by_entry = |a: &u64, b: &u64| by_entry(arena, *a, *b);
-    for equal in lanes.chunk_by_mut(|a, b| a >> BITS == b >> BITS) {
-        if equal.len() > 1 {
-            equal.sort_unstable_by(by_entry);
-        }
-    }
+    Some(prefix)
 }
 
 /// Not inlined: a sort has a dozen places for it.
@@ -192,14 +226,21 @@ mod tests {
             }
             key
         };
-        let shapes: [&dyn Fn(u64) -> Vec<u8>; 4] = [&text, &bytes, &odd, &|_| b"one".to_vec()];
+        // Keys whose heads differ little, round after round, and for more rounds than there are.
+        let deep = |n: u64| {
+            let dice = hash::key_hash(4, &n.to_le_bytes());
+            let steps = (0..n % 14).map(|step| (dice >> step) & 1);
+            steps.flat_map(|step| format!("same path{step}").into_bytes()).collect()
+        };
+        let shapes: [&dyn Fn(u64) -> Vec<u8>; 5] =
+            [&text, &bytes, &odd, &deep, &|_| b"one".to_vec()];
         for key in shapes {
             for count in [0, 1, 2, 3, 127, 128, 129, 1000, 4096] {
                 let arena = Arena::new(1 << 20);
                 let mut refs: Vec<Ref> = (0..count)
                     .map(|n| {
                         let key = key(n * 7919 % 4099);
-                        let plan = arena.plan(64, Beside::default()).expect("a mebibyte");
+                        let plan = arena.plan(160, Beside::default()).expect("a mebibyte");
                         assert!(arena.allocate(&plan));
                         // Every fourth version comes late.
                         let seq = 10_000 + if n % 4 == 0 { 2 * n } else { 4 * n + 1 };

@@ -25,6 +25,7 @@ mod leaf;
 mod memtable;
 mod meter;
 mod options;
+mod recent;
 mod record;
 mod registry;
 mod run;

@@ -75,7 +75,8 @@ impl LatestView {
         let mut fresh = since(known);
         fresh.retain(|&at| known < Some(at) && Some(at) <= newest);
         sort(arena, &mut fresh);
-        let view = View::new(merge(arena, old, &fresh), newest, meter);
+        let refs = if old.is_empty() { fresh.into() } else { merge(arena, old, &fresh) };
+        let view = View::new(refs, newest, meter);
         *latest = Some(Arc::clone(&view));
         view
     }

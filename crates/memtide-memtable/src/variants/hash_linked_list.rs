@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Point reads and writes are O(1); an overwrite touches its key's list alone. Order is made on demand
-//! (`crate::view`), so scans between writes cost a sort of what came since and a merge.
+//! (`crate::view`), so scans between writes cost a sort of what came since and a merge; and a walk over the whole
+//! table to find what that is, unless it is so little that `crate::recent` has it.
 //!
 //! A get never waits, neither for the writer nor for another reader, and a seek waits
 //! at most for another reader that builds the view.
@@ -24,6 +25,7 @@ use crate::contract::{
     BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
 use crate::meter::HeapMeter;
+use crate::recent::Recent;
 use crate::view::{self, LatestView};
 use crate::{chain, skl, view_cursor};
 
@@ -37,6 +39,7 @@ pub(crate) struct HashLinkedList {
     table: Buckets,
     /// The record inserted last; whatever was inserted up to it is in its list.
     last: AtomicU32,
+    recent: Recent,
     latest: LatestView,
     meter: Arc<HeapMeter>,
 }
@@ -46,6 +49,7 @@ impl HashLinkedList {
         Self {
             table: Buckets::new(TABLE_LINK, LOAD),
             last: AtomicU32::new(0),
+            recent: Recent::new(),
             latest: LatestView::default(),
             meter: Arc::clone(meter),
         }
@@ -53,6 +57,9 @@ impl HashLinkedList {
 
     /// The records behind `known`.
     fn since(&self, arena: &Arena, known: Option<Ref>) -> Vec<Ref> {
+        if let Some(refs) = self.recent.since(known) {
+            return refs;
+        }
         let mut refs = Vec::new();
         self.table.for_each(arena, |node| {
             let versions = std::iter::successors(Some(node), |&at| chain::older(arena, at));
@@ -109,6 +116,7 @@ impl MemIndex for HashLinkedList {
             (node, Inserted::NewKey)
         };
         debug_assert!(self.last() < Some(at), "refs rise in the order of inserts");
+        self.recent.push(at);
         // Release pairs with the Acquire in `last`: who sees it finds it in its list.
         self.last.store(at.word(), Ordering::Release);
         inserted
