@@ -170,7 +170,7 @@ impl Gather<'_> {
             return ControlFlow::Continue(());
         }
         // An older version is found by this one alone.
-        self.passed[self.len] = Passed { at, word: 0 };
+        self.passed[self.len] = Passed { at, own: None };
         self.len += 1;
         if self.len < self.passed.len() {
             ControlFlow::Continue(())
