@@ -24,6 +24,12 @@ impl Anchor {
         anchor.shortened(len)
     }
 
+    /// The head of `key` behind this anchor; see [`key::head_behind`].
+    #[must_use]
+    pub fn head_behind(&self, key: &[u8]) -> u64 {
+        key::head_behind(self.bytes(), key)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }

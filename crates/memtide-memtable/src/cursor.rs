@@ -59,7 +59,17 @@ impl Ahead {
     }
 }
 
+/// Where one version lies in its memtable.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(Ref);
+
 impl Memtable {
+    /// The version at a place that a cursor over this table named.
+    #[must_use]
+    pub fn entry_at(&self, place: Place) -> Entry<'_> {
+        self.arena().entry(place.0)
+    }
+
     /// A cursor over the versions below `below`; it keeps the table alive.
     #[must_use]
     pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {
@@ -77,6 +87,15 @@ impl MemCursor {
             return Ok(true);
         }
         self.walk(step)
+    }
+
+    /// Where the version lies that the cursor stands on.
+    ///
+    /// # Panics
+    /// If it stands on none.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place(self.at.expect("the cursor stands on an entry"))
     }
 
     fn walk(&mut self, step: Walk) -> Result<bool> {

@@ -40,7 +40,7 @@ mod view_cursor;
 
 pub use anchor::Anchor;
 pub use contract::{BatchShape, Cost, Descriptor, Inserted};
-pub use cursor::MemCursor;
+pub use cursor::{MemCursor, Place};
 pub use custom::{CustomIndex, IndexHints, MemtableFactory, RecordRef, Records};
 pub use kind::{MemtableType, UnknownMemtable};
 pub use memtable::{Fragmented, Full, Memtable, Reservation, Usage};

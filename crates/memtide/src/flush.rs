@@ -68,6 +68,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                     .iter()
                     .map(|table| Source::Memtable(table.cursor(SEE_ALL)))
                     .collect(),
+                anchor: sealed.first().map(|table| table.learned_anchor()).unwrap_or_default(),
                 tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
                 readers: &readers,
                 older: &older,

@@ -8,13 +8,14 @@
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, RangeTombstone, Result};
+use memtide_memtable::Anchor;
 use memtide_storage::compress::Codec;
 use memtide_storage::table::{TableBuilder, TableIdentity, TableOptions};
 
 use crate::engine::Engine;
 use crate::files::{self, TABLE_DIR};
 use crate::keyspace_state::KeyspaceState;
-use crate::read::{MergeCursor, Source};
+use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
 use crate::version::{StoredTable, TableMeta, Version};
@@ -23,6 +24,8 @@ use crate::version::{StoredTable, TableMeta, Version};
 pub(crate) struct Rewrite<'m> {
     pub(crate) keyspace: &'m Arc<KeyspaceState>,
     pub(crate) sources: Vec<Source>,
+    /// What most keys are expected to begin with.
+    pub(crate) anchor: Anchor,
     /// Range tombstones of all sources.
     pub(crate) tombstones: Vec<RangeTombstone>,
     pub(crate) readers: &'m Readers,
@@ -85,8 +88,9 @@ impl Outputs<'_> {
     fn fill(&mut self, merge: Rewrite<'_>) -> Result<()> {
         let mut rule = Survivors::new(merge.readers, merge.older, &merge.tombstones);
         self.fragments = rule.fragments();
-        let mut cursor = MergeCursor::new(merge.sources);
-        rule.walk(&mut cursor, |entry, is_newest| {
+        let mut versions = VersionStream::new(merge.sources, merge.anchor);
+        rule.walk(&mut versions, |met, is_newest| {
+            let entry = met.entry();
             if is_newest {
                 self.cut_if_full(entry.key, merge.table_size)?;
             }

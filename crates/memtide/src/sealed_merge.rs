@@ -13,15 +13,16 @@
 //! (Merging sealed memtables in memory: HBase's in-memory compaction, 2017; sizes as in tiered merging, Bentley
 //! and Saxe 1980.)
 
+use memtide_base::ledger::Account;
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::{Entry, Kind, RangeTombstone, Result, SeqNo, hash};
-use memtide_memtable::{Anchor, BatchShape, Memtable, MemtableType};
+use memtide_memtable::{BatchShape, Memtable, MemtableType, Place};
 
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
 use crate::keyspace_state::{KeyspaceState, RUNS_BUSY, beyond_faults};
-use crate::read::{MergeCursor, Source};
+use crate::read::{Source, VersionStream};
 use crate::survivors::{Older, Survivors};
 use crate::write;
 
@@ -159,6 +160,12 @@ impl Older for Unknown {
     }
 }
 
+/// A version that stays: which input has it, and where.
+struct Survivor {
+    source: u32,
+    place: Place,
+}
+
 /// The survivors of `inputs` in one memtable; `None` if there is no memory for it.
 fn build(
     engine: &Engine,
@@ -172,30 +179,38 @@ fn build(
     let tombstones: Vec<_> = inputs.iter().flat_map(|t| t.range_tombstone_list()).collect();
     let mut rule = Survivors::new(&readers, &Unknown, &tombstones);
     let tombstones = rule.surviving(tombstones);
-    let source = |table: &Arc<Memtable>| Source::Memtable(table.cursor(SEE_ALL));
-    let mut cursor = MergeCursor::new(inputs.iter().map(source).collect());
-    let hash = |entry: &Entry<'_>| hash::key_hash(engine.hash_seed, entry.key);
+    let anchor = inputs.first().map(|table| table.learned_anchor()).unwrap_or_default();
+    let entries: u64 = inputs.iter().map(|table| table.entry_count()).sum();
+    let list_bytes = entries * size_of::<Survivor>() as u64;
+    let Some(_list_charge) = engine.ledger.try_charge(Account::Memtables, list_bytes) else {
+        return Ok(None);
+    };
+    let mut survivors = Vec::with_capacity(usize::try_from(entries).expect("they are in memory"));
 
-    let gauge = engine.new_memtable(&options, Some(0), Anchor::default());
+    let gauge = engine.new_memtable(&options, Some(0), anchor);
     let mut shape = BatchShape::default();
-    rule.walk(&mut cursor, |entry, _| {
+    let hash = |entry: &Entry<'_>| hash::key_hash(engine.hash_seed, entry.key);
+    let source = |table: &Arc<Memtable>| Source::Memtable(table.cursor(SEE_ALL));
+    rule.walk(&mut VersionStream::new(inputs.iter().map(source).collect(), anchor), |met, _| {
+        let entry = met.entry();
         gauge.measure(&mut shape, entry.kind, hash(&entry), entry.key, entry.value);
+        let source = u32::try_from(met.source()).expect("few sources");
+        survivors.push(Survivor { source, place: met.place() });
         Ok(())
     })?;
     for t in &tombstones {
         gauge.measure(&mut shape, Kind::RangeDelete, 0, &t.start, t.end_bytes());
     }
     let bytes = gauge.bytes_needed(&shape);
-    if bytes > room {
+    if bytes + list_bytes > room {
         return Ok(None);
     }
-    let anchor = inputs.first().map(|table| table.learned_anchor()).unwrap_or_default();
     let run = engine.new_memtable(&options, Some(bytes), anchor);
     let Ok(mut reservation) = run.reserve(&shape) else { return Ok(None) };
-    rule.walk(&mut cursor, |entry, _| {
+    for survivor in &survivors {
+        let entry = inputs[survivor.source as usize].entry_at(survivor.place);
         reservation.insert(entry.kind, hash(&entry), entry.key, entry.value, entry.seq);
-        Ok(())
-    })?;
+    }
     for t in &tombstones {
         reservation.delete_range(&t.start, t.end_bytes(), t.seq);
     }

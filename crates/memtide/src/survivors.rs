@@ -5,8 +5,9 @@
 //! if every read sees past it and nothing outside the merge can hold anything older that it hides.
 
 use memtide_base::range_tombstone::Fragment;
-use memtide_base::{Cursor, Entry, Kind, RangeTombstone, RangeTombstones, Result, SeqNo, Target};
+use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, Result, SeqNo};
 
+use crate::read::VersionStream;
 use crate::snapshots::Readers;
 
 /// What lies outside a merge and is older than everything inside it.
@@ -36,28 +37,25 @@ impl<'m> Survivors<'m> {
         Self { readers, older, tombstones: RangeTombstones::new(tombstones), newer: None }
     }
 
-    /// Walks the whole merge in order and hands over each version that stays, and whether it is the newest of its
+    /// Walks the whole merge in order and stops at each version that stays; says whether it is the newest of its
     /// key that does.
     pub(crate) fn walk(
         &mut self,
-        cursor: &mut impl Cursor,
-        mut take: impl FnMut(Entry<'_>, bool) -> Result<()>,
+        versions: &mut VersionStream,
+        mut take: impl FnMut(&VersionStream, bool) -> Result<()>,
     ) -> Result<()> {
-        let mut found = cursor.seek(Target::First)?;
+        let mut is_newest = true;
+        let mut found = versions.start()?;
         while found {
-            self.begin_key();
-            let mut is_newest = true;
-            loop {
-                let entry = cursor.entry();
-                if self.keeps(&entry) {
-                    take(entry, is_newest)?;
-                    is_newest = false;
-                }
-                if !cursor.older()? {
-                    break;
-                }
+            if versions.begins_key() {
+                self.begin_key();
+                is_newest = true;
             }
-            found = cursor.next()?;
+            if self.keeps(&versions.entry()) {
+                take(versions, is_newest)?;
+                is_newest = false;
+            }
+            found = versions.advance()?;
         }
         Ok(())
     }
@@ -70,7 +68,12 @@ impl<'m> Survivors<'m> {
     /// Whether this version, the next older one of the present key, stays.
     fn keeps(&mut self, entry: &Entry<'_>) -> bool {
         let over = self.tombstones.oldest_over(entry.key, entry.seq);
-        let newer = match (self.newer.replace(entry.seq), over) {
+        let version = self.newer.replace(entry.seq);
+        if version == Some(entry.seq) {
+            // The same write, from another source.
+            return false;
+        }
+        let newer = match (version, over) {
             (Some(version), Some(tombstone)) => Some(version.min(tombstone)),
             (version, tombstone) => version.or(tombstone),
         };

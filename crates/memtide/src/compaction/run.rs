@@ -58,6 +58,7 @@ fn merge(
         Rewrite {
             keyspace,
             sources,
+            anchor: keyspace.current().active.learned_anchor(),
             tombstones,
             readers: &readers,
             older: &older,

@@ -9,7 +9,7 @@
 //! shown once.
 
 use memtide_base::{Cursor, Entry, Result, SeqNo, Slice, Target, key};
-use memtide_memtable::MemCursor;
+use memtide_memtable::{MemCursor, Place};
 use memtide_storage::table::TableCursor;
 
 use super::level_cursor::LevelCursor;
@@ -26,7 +26,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    fn cursor(&mut self) -> &mut dyn Cursor {
+    pub(super) fn cursor(&mut self) -> &mut dyn Cursor {
         match self {
             Self::Memtable(cursor) => cursor,
             Self::Table(cursor) => cursor,
@@ -34,7 +34,7 @@ impl Source {
         }
     }
 
-    fn entry(&self) -> Entry<'_> {
+    pub(super) fn entry(&self) -> Entry<'_> {
         match self {
             Self::Memtable(cursor) => cursor.entry(),
             Self::Table(cursor) => cursor.entry(),
@@ -47,6 +47,14 @@ impl Source {
             Self::Memtable(cursor) => Slice::copy_of(cursor.entry().value),
             Self::Table(cursor) => cursor.value(),
             Self::Level(cursor) => cursor.value(),
+        }
+    }
+
+    /// Where the memtable that this is has the version it stands on.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Memtable(cursor) => cursor.place(),
+            Self::Table(_) | Self::Level(_) => unreachable!("only memtables have places"),
         }
     }
 }

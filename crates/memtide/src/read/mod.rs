@@ -4,12 +4,14 @@ mod get;
 mod level_cursor;
 mod merge_cursor;
 mod multi_get;
+mod version_stream;
 mod visible_cursor;
 
 pub(crate) use get::get;
 pub(crate) use level_cursor::LevelCursor;
 pub(crate) use merge_cursor::{MergeCursor, Source};
 pub(crate) use multi_get::multi_get;
+pub(crate) use version_stream::VersionStream;
 pub(crate) use visible_cursor::VisibleCursor;
 
 use memtide_base::{Result, SeqNo};
