@@ -1,6 +1,8 @@
 //! Background jobs: flush, merge in memory, compaction, and the sync of the log at intervals. Each is a state
-//! machine that an executor steps; none keeps the database alive.
+//! machine that an executor steps; none keeps the database alive. One that panics ends, and with it the writes:
+//! whoever waits for its work would wait for ever.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use memtide_base::sync::atomic::Ordering;
@@ -33,12 +35,16 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
         engine
             .env
             .executor
-            .submit(job)
+            .submit(Box::new(Watched { job, engine: weak() }))
             .map_err(|error| Error::io("start a thread for", name, error))
     };
     let flush = submit(Box::new(FlushJob(weak())))?;
     engine.jobs.lock().flush = Some(flush);
-    let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO }))?;
+    let merge = submit(Box::new(MergeJob {
+        engine: weak(),
+        rest: Duration::ZERO,
+        last: 0,
+    }))?;
     engine.jobs.lock().merge = Some(merge);
     if engine.settings.enable_background_compaction {
         let compaction = submit(Box::new(CompactionJob(weak())))?;
@@ -64,6 +70,33 @@ fn alive(engine: &Weak<Engine>) -> Option<Arc<Engine>> {
 
 fn park(engine: &Engine, time: Duration) -> Step {
     Step::Park(Some(engine.env.clock.now() + time))
+}
+
+/// A job whose panic stops the writes.
+struct Watched {
+    job: Box<dyn Job>,
+    engine: Weak<Engine>,
+}
+
+impl Job for Watched {
+    fn name(&self) -> &'static str {
+        self.job.name()
+    }
+
+    fn step(&mut self) -> Step {
+        // Nothing of the job is used again, and what it changed for others it changed as a whole, under locks.
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.job.step()));
+        stepped.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            if let Some(engine) = self.engine.upgrade() {
+                let what = format!("the background job {} panicked: {text}", self.job.name());
+                engine.health.fail(&Error::internal(what).with_hint("open the database again"));
+                engine.freed.notify();
+            }
+            Step::Done
+        })
+    }
 }
 
 /// Flushes keyspaces that are due, and those that hold old log.
@@ -127,6 +160,8 @@ struct MergeJob {
     engine: Weak<Engine>,
     /// When the keyspaces count as at rest, unless another memtable is sealed before.
     rest: Duration,
+    /// The keyspace that was merged last: those behind it come first, so that none waits for ever.
+    last: u32,
 }
 
 impl Job for MergeJob {
@@ -141,10 +176,14 @@ impl Job for MergeJob {
             self.rest = now + REST;
         }
         let most = if now < self.rest { SEALED_BUSY } else { SEALED_AT_REST };
-        for keyspace in engine.all_keyspaces() {
+        let mut keyspaces = engine.all_keyspaces();
+        let behind = keyspaces.partition_point(|keyspace| keyspace.id <= self.last);
+        keyspaces.rotate_left(behind);
+        for keyspace in keyspaces {
             let room = sealed_merge::room_beside_writers(&engine, &keyspace);
             match sealed_merge::merge(&engine, &keyspace, most, room) {
                 Ok(Merge::Done) => {
+                    self.last = keyspace.id;
                     engine.freed.notify();
                     return Step::Again;
                 }
@@ -226,5 +265,54 @@ impl Job for SyncJob {
             engine.health.fail(&error);
         }
         park(&engine, interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memtide_env::Simulation;
+
+    use super::*;
+    use crate::{Config, Db, Keyspace};
+
+    /// Writes until so many memtables of the keyspace are sealed.
+    fn seal(keyspace: &Keyspace, sealed: usize) {
+        let mut at = 0_u32;
+        while keyspace.state().current().sealed.len() < sealed {
+            keyspace.put(at.to_be_bytes(), [1; 100]).expect("there is room");
+            at += 1;
+        }
+    }
+
+    #[test]
+    fn a_keyspace_that_always_needs_a_merge_keeps_no_other_from_one() {
+        let sim = Simulation::new(1);
+        let config = Config {
+            max_memtable_size: Some(4 << 10),
+            flush_target: Some(16 << 20),
+            memory_budget: Some(64 << 20),
+            durability: Some(Durability::Buffered),
+            enable_background_compaction: Some(false),
+            ..Config::default()
+        };
+        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let keyspaces = [
+            db.default_keyspace(),
+            db.keyspace("second").expect("made"),
+            db.keyspace("third").expect("made"),
+        ];
+        let engine = db.handle.engine();
+        let mut job = MergeJob { engine: Arc::downgrade(engine), rest: Duration::ZERO, last: 0 };
+        for keyspace in &keyspaces {
+            seal(keyspace, SEALED_BUSY + 1);
+        }
+        for _ in &keyspaces {
+            assert_eq!(job.step(), Step::Again);
+            seal(&keyspaces[0], SEALED_BUSY + 1);
+        }
+        for keyspace in &keyspaces[1..] {
+            let sealed = keyspace.state().current().sealed.len();
+            assert!(sealed <= SEALED_BUSY, "{}: {sealed}", keyspace.name());
+        }
     }
 }

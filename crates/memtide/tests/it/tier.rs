@@ -1,10 +1,12 @@
 //! The memory tier: how many memtables there are, what their merges keep, and reads of many keys at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memtide::{Config, Db, Durability, MemtableType, Snapshot};
-use memtide_env::Simulation;
+use memtide_env::{Clock, Env, Simulation};
 
 use crate::oracle::{Change, Draw, NAMES, Repeat, State, seeds, write};
 
@@ -32,6 +34,79 @@ fn roomy(kind: MemtableType) -> Config {
 /// Memtables that reads of the default keyspace look into.
 fn runs(db: &Db) -> usize {
     1 + db.stats().keyspaces[0].sealed
+}
+
+/// A clock that breaks.
+#[derive(Debug)]
+struct Broken {
+    clock: Arc<dyn Clock>,
+    /// Whether one of its readings panics: the time of day, which only flushes and compactions ask for, or the other.
+    day_breaks: AtomicBool,
+    time_breaks: AtomicBool,
+}
+
+impl Clock for Broken {
+    fn now(&self) -> Duration {
+        assert!(!self.time_breaks.load(Ordering::Relaxed), "the time is out of joint");
+        self.clock.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        assert!(!self.day_breaks.load(Ordering::Relaxed), "the day never came");
+        self.clock.wall_ms()
+    }
+}
+
+/// A job that panics cannot be waited for: writers are told, also those that waited before.
+#[test]
+fn a_job_that_panics_fails_the_writes_and_says_so() {
+    for breaks in ["the day never came", "the time is out of joint"] {
+        let sim = Simulation::new(11);
+        let clock = Arc::new(Broken {
+            clock: Arc::clone(&sim.env.clock),
+            day_breaks: AtomicBool::new(false),
+            time_breaks: AtomicBool::new(false),
+        });
+        let env = Env { clock: clock.clone(), ..sim.env.clone() };
+        let mut config = roomy(MemtableType::Skiplist);
+        config.memory_budget = Some(1 << 20);
+        config.flush_target = Some(128 << 10);
+        let db = Db::builder(ROOT).config(config).env(env).open().unwrap();
+        clock.day_breaks.store(breaks.contains("day"), Ordering::Relaxed);
+        clock.time_breaks.store(breaks.contains("time"), Ordering::Relaxed);
+        let mut writes = (0..10_000_u32).map(|at| db.put(at.to_be_bytes(), [1; 200]));
+        let error = writes.find_map(Result::err).expect("there is not so much memory");
+        assert_eq!(error.kind(), memtide::ErrorKind::ReadOnly, "{error:?}");
+        let reason = db.health().reason.unwrap();
+        assert!(reason.contains("panicked") && reason.contains(breaks), "{reason}");
+        assert!(db.get(0_u32.to_be_bytes()).unwrap().is_some(), "reads go on");
+    }
+}
+
+/// However the threads fall, a keyspace has no more memtables than it may.
+#[test]
+fn four_writers_never_see_more_than_twelve_memtables() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = roomy(MemtableType::EnhancedSkiplist);
+    config.max_memtable_size = Some(16 << 10);
+    config.flush_target = Some(512 << 10);
+    let db = Db::builder(folder.path()).config(config).open().unwrap();
+    let most = AtomicUsize::new(0);
+    std::thread::scope(|threads| {
+        for writer in 0..4_u32 {
+            let (db, most) = (&db, &most);
+            threads.spawn(move || {
+                for at in 0..8000_u32 {
+                    let key = [at.wrapping_mul(2_654_435_761), writer].map(u32::to_be_bytes).concat();
+                    db.put(key, [1; 64]).unwrap();
+                    most.fetch_max(runs(db), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let most = most.into_inner();
+    assert!((4..=12).contains(&most), "{most} memtables");
+    assert_eq!(db.iter().count(), 32_000);
 }
 
 /// Gives the jobs all the time they want.
