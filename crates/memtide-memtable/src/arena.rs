@@ -36,12 +36,20 @@ use memory::Memory;
 
 /// Bytes a `Ref` counts in.
 const UNIT: u64 = 4;
+/// Bytes of a cache line, or a part of one.
+pub(crate) const LINE: usize = 64;
 /// Span of segment 0; a power of two. A model checker is given as few atomics as will do.
 const FIRST_SPAN: u64 = if cfg!(any(loom, shuttle)) { 512 } else { 4096 };
 /// Segments that 32-bit refs can name: the last one ends at 16 GiB.
 const SEGMENTS: usize = 23;
 /// The first offset handed out, so that no `Ref` is 0.
 const FIRST_OFFSET: u64 = 8;
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread asked for: a hint has no effect that a test could see.
+    pub(crate) static PREFETCHED: std::cell::RefCell<Vec<Ref>> = const { std::cell::RefCell::new(Vec::new()) };
+}
 
 /// Names a record or an index node inside its arena. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -307,6 +315,20 @@ impl Arena {
         let first = record.word().checked_sub(skip + 2 * count);
         let first = first.expect("link words precede their record");
         self.memory.words8(u64::from(first) * UNIT, count)
+    }
+
+    /// Asks for the cache lines from `words` words before `at` on, and does not wait for them.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: Ref, words: u32, lines: usize) {
+        #[cfg(test)]
+        PREFETCHED.with_borrow_mut(|all| all.push(at));
+        self.memory.prefetch(at.offset().saturating_sub(u64::from(words) * UNIT), lines);
+    }
+
+    /// The offset behind all that was handed out.
+    #[inline]
+    pub(crate) fn extent(&self) -> u64 {
+        self.tail.load(Ordering::Relaxed)
     }
 
     fn segment_end(&self, k: usize) -> u64 {

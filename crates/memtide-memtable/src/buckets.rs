@@ -41,6 +41,7 @@ use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::contract::{BatchShape, LookupKey};
+use crate::warm;
 
 /// Buckets of the first segment.
 const FIRST: u64 = 1 << FIRST_BITS;
@@ -88,6 +89,15 @@ struct Gap<'a> {
     after: u32,
 }
 
+/// A search on its way.
+struct Search<'a> {
+    place: u64,
+    /// The word that leads on.
+    before: &'a AtomicU32,
+    /// The node that it led to, which was asked for.
+    next: Option<Ref>,
+}
+
 impl Buckets {
     /// An empty table whose nodes keep link words `link` and `link + 1` for it.
     pub(crate) fn new(link: u32, load: u64) -> Self {
@@ -130,6 +140,49 @@ impl Buckets {
         let is_wanted =
             |node| cfg!(plant = "hash_skiplist_trusts_the_hash") || arena.key(node) == k.key;
         self.walk(arena, start, node_place(order_of(k.hash)), is_wanted).ok()
+    }
+
+    /// See [`crate::contract::MemIndex::warm`].
+    pub(crate) fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>]) {
+        // Acquire pairs with the Release in `add_bucket`.
+        let buckets = self.buckets.load(Ordering::Acquire);
+        if buckets == 0 {
+            return;
+        }
+        let begin = |k: LookupKey<'_>| {
+            let bucket = bucket_of(kept_bits(k.hash), buckets);
+            let (word, first) = self.slot_ref(arena, bucket);
+            arena.prefetch(word, 0, 1);
+            Search { place: node_place(order_of(k.hash)), before: first, next: None }
+        };
+        warm::in_lock_step(keys, begin, |search| self.hop(arena, search));
+    }
+
+    /// Goes on with a search to the next item of the list; `false` at its end.
+    #[inline]
+    fn hop<'a>(&self, arena: &'a Arena, search: &mut Search<'a>) -> bool {
+        if let Some(node) = search.next {
+            if self.place(arena, Item::Node(node)) >= search.place {
+                return false;
+            }
+            search.before = arena.link(node, self.link);
+        }
+        // Acquire pairs with the Release in `enter`.
+        search.next = match Item::of(search.before.load(Ordering::Acquire)) {
+            None => return false,
+            Some(Item::Bucket(bucket)) if bucket_place(bucket) > search.place => return false,
+            Some(Item::Bucket(bucket)) => {
+                let (word, first) = self.slot_ref(arena, bucket);
+                arena.prefetch(word, 0, 1);
+                search.before = first;
+                None
+            }
+            Some(Item::Node(node)) => {
+                arena.prefetch(node, self.link + LINK_WORDS, 1);
+                Some(node)
+            }
+        };
+        true
     }
 
     /// Links the node of a key that is not in the table.
@@ -215,13 +268,18 @@ impl Buckets {
 
     #[inline]
     fn slot<'a>(&self, arena: &'a Arena, bucket: u64) -> &'a AtomicU32 {
+        self.slot_ref(arena, bucket).1
+    }
+
+    #[inline]
+    fn slot_ref<'a>(&self, arena: &'a Arena, bucket: u64) -> (Ref, &'a AtomicU32) {
         let segment = segment_of(bucket);
         // Acquire pairs with the Release in `add_bucket`.
         let words = self.segments[segment].load(Ordering::Acquire);
         debug_assert_ne!(words, 0, "segments are carved before their buckets");
         let inner = u32::try_from(bucket - span(segment).0).expect("below 2^28");
         let word = Ref::from_word(words + inner).expect("refs count words");
-        &arena.words(word, 1)[0]
+        (word, &arena.words(word, 1)[0])
     }
 
     #[inline]

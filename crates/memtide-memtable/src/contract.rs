@@ -25,6 +25,7 @@ use memtide_base::sync::Arc;
 use crate::arena::{Arena, Ref, Slab};
 pub(crate) use crate::entry::{LookupKey, NewEntry};
 use crate::view::View;
+pub(crate) use crate::warm::{Ahead, WARM_KEYS};
 
 /// How the cost of an operation grows with the number of entries `n` (key length `l`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +188,15 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
 
     /// The newest version of `key` with `seq < below`. Does not allocate.
     fn get(&self, arena: &Arena, key: &LookupKey<'_>, below: SeqNo) -> Option<Ref>;
+
+    /// The size of an arena in bytes from which [`MemIndex::warm`] pays.
+    fn warm_from(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Fetches into the caches what a get or an insert of each of these keys, at most [`WARM_KEYS`], will touch,
+    /// many misses at a time. Changes nothing, allocates nothing. See [`crate::warm`].
+    fn warm(&self, _arena: &Arena, _keys: &[LookupKey<'_>], _ahead: Ahead) {}
 
     /// Places `pos` on the newest version below `below` of the key that `to` names; `pos.at` is `None` if
     /// no such key has one.

@@ -25,12 +25,12 @@ pub struct MemCursor {
     at: Option<Ref>,
     /// Where the index stands: on the last of `ahead`, or with the cursor if there is nothing ahead.
     pos: Pos,
-    ahead: Ahead,
+    ahead: Stretch,
 }
 
 /// What the index passed, and how far of that the cursor has come.
 #[derive(Debug)]
-struct Ahead {
+struct Stretch {
     passed: [Passed; AHEAD_MAX],
     /// How many were passed, and the one the cursor goes to next.
     len: usize,
@@ -41,14 +41,14 @@ struct Ahead {
     reach: usize,
 }
 
-impl Default for Ahead {
+impl Default for Stretch {
     fn default() -> Self {
         let passed = [Passed::default(); AHEAD_MAX];
         Self { passed, len: 0, next: 0, step: Walk::Next, reach: 1 }
     }
 }
 
-impl Ahead {
+impl Stretch {
     /// Whether the index stands elsewhere than the cursor.
     fn is_apart(&self) -> bool {
         self.next < self.len
@@ -73,7 +73,7 @@ impl Memtable {
     /// A cursor over the versions below `below`; it keeps the table alive.
     #[must_use]
     pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {
-        let (table, pos, ahead) = (Arc::clone(self), Pos::default(), Ahead::default());
+        let (table, pos, ahead) = (Arc::clone(self), Pos::default(), Stretch::default());
         MemCursor { table, below, at: None, pos, ahead }
     }
 }

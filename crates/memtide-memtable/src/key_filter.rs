@@ -78,9 +78,23 @@ impl KeyFilter {
         self.word(arena, hash).is_none_or(|word| word.load(Ordering::Relaxed) & bits == bits)
     }
 
+    /// Asks for the word that a key's hash picks, and does not wait for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, arena: &Arena, hash: u64) {
+        if let Some(first) = self.first() {
+            let word = Ref::from_word(first.word() + 2 * spread(hash, self.words));
+            arena.prefetch(word.expect("behind the first"), 0, 1);
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Option<Ref> {
+        Ref::from_word(self.at.load(Ordering::Acquire))
+    }
+
     #[inline]
     fn word<'a>(&self, arena: &'a Arena, hash: u64) -> Option<&'a AtomicU64> {
-        let first = Ref::from_word(self.at.load(Ordering::Acquire))?;
+        let first = self.first()?;
         Some(&arena.words8(first, self.words)[spread(hash, self.words) as usize])
     }
 }

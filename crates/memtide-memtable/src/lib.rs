@@ -37,6 +37,7 @@ pub mod testkit;
 mod variants;
 mod view;
 mod view_cursor;
+mod warm;
 
 pub use anchor::Anchor;
 pub use contract::{BatchShape, Cost, Descriptor, Inserted};
@@ -47,3 +48,4 @@ pub use memtable::{Fragmented, Full, Memtable, Reservation, Usage};
 pub use options::MemtableOptions;
 pub use registry::{MemtableChoice, MemtableKind, NameTaken, Registry};
 pub use standalone::{MemtableVariant, StandaloneError};
+pub use warm::{Ahead, WARM_KEYS};

@@ -29,11 +29,14 @@ use memtide_base::{Entry, Kind, RangeTombstone, RangeTombstones, SeqNo};
 
 use crate::anchor::{Anchor, Learner};
 use crate::arena::{Arena, Beside, Plan, Ref, Slab};
-use crate::contract::{BatchShape, Descriptor, Inserted, MemIndex, NewEntry};
+use crate::contract::{
+    Ahead, BatchShape, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, WARM_KEYS,
+};
 use crate::key_filter::KeyFilter;
 use crate::meter::{HeapMeter, Metered};
 use crate::options::MemtableOptions;
 use crate::registry::MemtableKind;
+use crate::warm::WARM_KEYS_MIN;
 use crate::{record, variants};
 
 /// Two counts of an `Arc`.
@@ -280,6 +283,52 @@ impl Memtable {
         Some(self.arena.entry(found))
     }
 
+    /// Fetches into the caches what a get or an insert of each of these keys, given with their hashes, will touch;
+    /// where the table is smaller than the caches, or the keys are few, nothing happens. Looks at the first
+    /// [`WARM_KEYS`](crate::WARM_KEYS). Changes nothing, does not allocate.
+    #[inline]
+    pub fn warm<'k>(&self, ahead: Ahead, keys: impl IntoIterator<Item = (&'k [u8], u64)>) {
+        if self.arena.extent() >= self.index.warm_from() {
+            self.warm_at_any_size(ahead, keys);
+        }
+    }
+
+    /// As [`Memtable::warm`], even where it does not pay: so tests need no large table.
+    pub fn warm_at_any_size<'k>(
+        &self,
+        ahead: Ahead,
+        keys: impl IntoIterator<Item = (&'k [u8], u64)>,
+    ) {
+        let mut lookups = [LookupKey { key: &[], hash: 0, head: 0 }; WARM_KEYS];
+        let mut count = 0;
+        for (lookup, (key, hash)) in lookups.iter_mut().zip(keys) {
+            *lookup = self.arena.lookup_key(key, hash);
+            count += 1;
+        }
+        self.warm_lookups(ahead, &mut lookups[..count]);
+    }
+
+    fn warm_lookups(&self, ahead: Ahead, lookups: &mut [LookupKey<'_>]) {
+        if lookups.len() < WARM_KEYS_MIN {
+            return;
+        }
+        for lookup in &*lookups {
+            self.filter.prefetch(&self.arena, lookup.hash);
+        }
+        let mut count = lookups.len();
+        if ahead == Ahead::Get {
+            // A get of a key that the filter denies goes no further.
+            count = 0;
+            for at in 0..lookups.len() {
+                if self.filter.may_contain(&self.arena, lookups[at].hash) {
+                    lookups.swap(count, at);
+                    count += 1;
+                }
+            }
+        }
+        self.index.warm(&self.arena, &lookups[..count], ahead);
+    }
+
     /// The newest range tombstone over `key` with `seq < below`.
     #[must_use]
     pub fn covering_tombstone(&self, key: &[u8], below: SeqNo) -> Option<SeqNo> {
@@ -508,6 +557,12 @@ impl Drop for HeapHold<'_> {
 }
 
 impl Reservation<'_> {
+    /// As [`Memtable::warm`] for inserts of these keys.
+    #[inline]
+    pub fn warm<'k>(&self, keys: impl IntoIterator<Item = (&'k [u8], u64)>) {
+        self.table.warm(Ahead::Insert, keys);
+    }
+
     /// Inserts a point write that was measured for this reservation. Cannot fail.
     ///
     /// # Panics

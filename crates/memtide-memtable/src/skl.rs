@@ -37,8 +37,8 @@ use memtide_base::SeqNo;
 use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
-use crate::chain;
 use crate::contract::{BatchShape, Inserted, LookupKey, NewEntry, Passed, Pos, Seek, Walk};
+use crate::{chain, warm};
 
 /// Levels of the tallest tower, for (8/3)^18 keys.
 const HEIGHT_MAX: usize = 18;
@@ -98,11 +98,27 @@ impl Link {
         }
     }
 
+    /// As [`Link::compare`], as far as the link says itself.
+    #[inline]
+    fn compare_heads(self, k: &LookupKey<'_>) -> Order {
+        (self.0 & Self::HEAD_BITS).cmp(&(k.head & Self::HEAD_BITS))
+    }
+
     /// As [`Link::compare`], for a link that begins as `k` does.
     #[inline(never)]
     fn compare_keys(self, arena: &Arena, k: &LookupKey<'_>) -> Order {
         self.node().map_or(Order::Greater, |node| arena.key(node).cmp(k.key))
     }
+}
+
+/// A search on its way.
+struct Descent<'a, 'k> {
+    k: LookupKey<'k>,
+    /// The links that are still to be looked at, of the last node before the key.
+    tower: &'a [AtomicU64],
+    beyond: Link,
+    /// Whether the record that the first link leads to was asked for, to compare its key.
+    tie: bool,
 }
 
 /// For each level of a new node a node before it on that level; `None` is the head.
@@ -248,6 +264,49 @@ impl SkipList {
     /// The node of a key.
     pub(crate) fn node(&self, arena: &Arena, k: &LookupKey<'_>) -> Option<Ref> {
         self.find(arena, k, |_, _, _| ())
+    }
+
+    /// See [`crate::contract::MemIndex::warm`].
+    pub(crate) fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>]) {
+        let height = self.height.load(Ordering::Relaxed) as usize;
+        let head = self.tower(arena, None, height);
+        let begin = |k| Descent { k, tower: head, beyond: Link::END, tie: false };
+        warm::in_lock_step(keys, begin, |descent| self.hop(arena, descent));
+    }
+
+    /// Goes on with a descent as [`SkipList::find`] does, until it meets a node; `false` at its end.
+    #[inline]
+    fn hop<'a>(&'a self, arena: &'a Arena, descent: &mut Descent<'a, '_>) -> bool {
+        while let [top, lower @ ..] = descent.tower {
+            let (over, is_tie) = (Link::load(top), std::mem::take(&mut descent.tie));
+            let order = if over == descent.beyond {
+                Order::Greater
+            } else if is_tie {
+                over.compare_keys(arena, &descent.k)
+            } else {
+                over.compare_heads(&descent.k)
+            };
+            let Some(node) = over.node().filter(|_| order != Order::Greater) else {
+                (descent.beyond, descent.tower) = (over, lower);
+                continue;
+            };
+            if order == Order::Less {
+                let height = descent.tower.len();
+                descent.tower = self.tower(arena, Some(node), height);
+                #[expect(clippy::cast_possible_truncation, reason = "at most 18")]
+                arena.prefetch(node, self.tower + 2 * height as u32, 1);
+                return true;
+            }
+            // Mostly the key itself, which ends the search; its record says so.
+            arena.prefetch(node, 1, 1);
+            descent.tie = !is_tie;
+            return descent.tie;
+        }
+        // An insert makes the node behind it point back.
+        if let Some(after) = descent.beyond.node() {
+            arena.prefetch(after, PREV + 1, 1);
+        }
+        false
     }
 
     /// Places `pos`; see [`crate::contract::MemIndex::seek`].

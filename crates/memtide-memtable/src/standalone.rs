@@ -27,6 +27,7 @@ use crate::contract::BatchShape;
 use crate::kind::MemtableType;
 use crate::memtable::{Full, Memtable, Usage};
 use crate::options::MemtableOptions;
+use crate::warm::{Ahead, WARM_KEYS};
 
 /// A fixed seed: a table used alone has no database to take one from.
 const HASH_SEED: u64 = 0x4D65_6D74_6964_6531;
@@ -123,6 +124,64 @@ impl MemtableVariant {
         (found.kind == Kind::Put).then(|| Slice::copy_of(found.value))
     }
 
+    /// The values of several keys, in the order of the keys, as of one moment.
+    ///
+    /// Cheaper than single gets, the more so in a table larger than the processor's caches. Takes O(keys) memory
+    /// besides the values.
+    #[must_use]
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Vec<Option<Slice>> {
+        let keys: Vec<K> = keys.into_iter().collect();
+        let (table, below) = self.snapshot();
+        let mut values = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(WARM_KEYS) {
+            table.warm(Ahead::Get, keys.iter().map(|key| hashed(key.as_ref())));
+            for (key, hash) in keys.iter().map(|key| hashed(key.as_ref())) {
+                let found = table.get(key, hash, below).filter(|entry| entry.kind == Kind::Put);
+                values.push(found.map(|entry| Slice::copy_of(entry.value)));
+            }
+        }
+        values
+    }
+
+    /// Sets the values of several keys in order: all of them, or none if there is an error. Readers see all of
+    /// them or none.
+    ///
+    /// Cheaper than single puts, the more so in a table larger than the processor's caches. Takes O(entries)
+    /// memory besides the table's.
+    ///
+    /// # Errors
+    /// As [`MemtableVariant::put`].
+    pub fn put_all<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), StandaloneError> {
+        let entries: Vec<(K, V)> = entries.into_iter().collect();
+        let pairs = || entries.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+        pairs().try_for_each(|(key, value)| check_lengths(key, value))?;
+        let _writer = self.writer.lock();
+        let table = Arc::clone(&self.table.read());
+        let mut shape = BatchShape::default();
+        for (key, value) in pairs() {
+            table.measure(&mut shape, Kind::Put, hashed(key).1, key, value);
+        }
+        let mut room = table.reserve(&shape).map_err(StandaloneError::Full)?;
+        let mut seq = self.visible.load(Ordering::Relaxed);
+        for entries in entries.chunks(WARM_KEYS) {
+            room.warm(entries.iter().map(|(key, _)| hashed(key.as_ref())));
+            for (key, value) in entries {
+                let (key, hash) = hashed(key.as_ref());
+                room.insert(Kind::Put, hash, key, value.as_ref(), seq);
+                seq += 1;
+            }
+        }
+        // Release pairs with the Acquire in `snapshot`.
+        self.visible.store(seq, Ordering::Release);
+        Ok(())
+    }
+
     /// Forgets everything and gives the memory back, except what running readers still hold.
     pub fn clear(&self) {
         let _writer = self.writer.lock();
@@ -196,13 +255,7 @@ impl MemtableVariant {
     }
 
     fn write(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), StandaloneError> {
-        let limits =
-            [("key", key.len(), key::KEY_LEN_MAX), ("value", value.len(), key::VALUE_LEN_MAX)];
-        for (what, len, max) in limits {
-            if len > max {
-                return Err(StandaloneError::TooLong { what, len, max });
-            }
-        }
+        check_lengths(key, value)?;
         let _writer = self.writer.lock();
         let table = Arc::clone(&self.table.read());
         let hash = hash::key_hash(HASH_SEED, key);
@@ -214,6 +267,21 @@ impl MemtableVariant {
         self.visible.store(seq + 1, Ordering::Release);
         Ok(())
     }
+}
+
+fn check_lengths(key: &[u8], value: &[u8]) -> Result<(), StandaloneError> {
+    let limits = [("key", key.len(), key::KEY_LEN_MAX), ("value", value.len(), key::VALUE_LEN_MAX)];
+    for (what, len, max) in limits {
+        if len > max {
+            return Err(StandaloneError::TooLong { what, len, max });
+        }
+    }
+    Ok(())
+}
+
+/// A key with its hash.
+fn hashed(key: &[u8]) -> (&[u8], u64) {
+    (key, hash::key_hash(HASH_SEED, key))
 }
 
 #[cfg(test)]
@@ -249,6 +317,53 @@ mod tests {
 
             table.clear();
             assert_eq!((table.entry_count(), table.get("a")), (0, None), "{kind}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_what_single_ones_are() {
+        for kind in MemtableType::ALL {
+            // Larger than the caches, for the variants that fetch ahead.
+            let (many, single) =
+                (MemtableVariant::new(kind, 40 << 20), MemtableVariant::new(kind, 40 << 20));
+            let key = |n: u32| format!("{:05}", n.wrapping_mul(7919) % 10_007);
+            let large = if kind.name().contains("skiplist") || kind.name().contains("hash") {
+                12_000
+            } else {
+                900
+            };
+            for first in (0..large).step_by(90) {
+                let entries = (first..first + 90).map(|n| (key(n), format!("{n:01000}")));
+                many.put_all(entries.clone()).expect("there is room");
+                entries.for_each(|(key, value)| single.put(key, value).expect("there is room"));
+                many.delete(key(first)).expect("there is room");
+                single.delete(key(first)).expect("there is room");
+            }
+            let keys: Vec<_> = (0..13_000).step_by(3).chain([1, 1, 4]).map(key).collect();
+            let found = many.multi_get(&keys);
+            assert_eq!(found.len(), keys.len());
+            for (key, found) in keys.iter().zip(found) {
+                assert_eq!((&found, &found), (&single.get(key), &many.get(key)), "{kind}: {key}");
+            }
+            assert_eq!(many.entry_count(), single.entry_count(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn entries_put_together_are_all_there_or_none() {
+        for kind in MemtableType::ALL {
+            let table = MemtableVariant::new(kind, 64 << 10);
+            table.put_all([("a", "1"), ("b", "2"), ("a", "3")]).expect("there is room");
+            assert_eq!(
+                table.multi_get(["b", "a", "c"]),
+                [Some("2".into()), Some("3".into()), None]
+            );
+            let full = table.put_all((0..1000).map(|n| (n.to_string(), [0; 100])));
+            assert!(matches!(full, Err(StandaloneError::Full(_))), "{kind}: {full:?}");
+            let long = table.put_all([(vec![0; 3], ""), (vec![0; 65_536], "")]);
+            assert!(matches!(long, Err(StandaloneError::TooLong { .. })), "{kind}: {long:?}");
+            assert_eq!(table.entry_count(), 2, "{kind}");
+            table.put_all([("", ""); 0]).expect("nothing takes no room");
         }
     }
 

@@ -13,8 +13,8 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
 use memtide_memtable::{
-    Anchor, BatchShape, CustomIndex, IndexHints, Memtable, MemtableFactory, MemtableKind,
-    MemtableOptions, MemtableType, RecordRef, Records,
+    Ahead, Anchor, BatchShape, CustomIndex, IndexHints, Memtable, MemtableFactory, MemtableKind,
+    MemtableOptions, MemtableType, RecordRef, Records, WARM_KEYS,
 };
 
 /// The system's allocator, counting for each thread.
@@ -243,7 +243,7 @@ fn refusals_and_unused_reservations_balance(kind: &MemtableKind) {
     account.close();
 }
 
-fn gets_and_cursor_steps_do_not_allocate(kind: &MemtableKind) {
+fn gets_warming_and_cursor_steps_do_not_allocate(kind: &MemtableKind) {
     let mut account = Account::open(kind);
     for number in 0..3_000 {
         account.put(scatter(number) % 1_000, &[1; 20]);
@@ -261,6 +261,16 @@ fn gets_and_cursor_steps_do_not_allocate(kind: &MemtableKind) {
     }
     assert!(hits > 1_000, "{hits} hits");
     assert_eq!(ALLOCATIONS.get() - before, 0, "{kind}: allocations in 2,000 gets");
+
+    let before = ALLOCATIONS.get();
+    for ahead in [Ahead::Get, Ahead::Insert] {
+        for first in (0..1_000).step_by(WARM_KEYS) {
+            let keys: [_; WARM_KEYS] = std::array::from_fn(|at| key_of(first + at as u64));
+            let hashed = keys.iter().map(|key| (&key[..], hash::key_hash(HASH_SEED, key)));
+            table.warm_at_any_size(ahead, hashed);
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0, "{kind}: allocations in 2,000 warmed keys");
 
     for (from, forward) in [(Target::First, true), (Target::Last, false)] {
         let mut cursor = table.cursor(seq);
@@ -293,7 +303,7 @@ macro_rules! each_variant {
             values_of_all_sizes_balance
             scans_and_range_deletes_balance
             refusals_and_unused_reservations_balance
-            gets_and_cursor_steps_do_not_allocate
+            gets_warming_and_cursor_steps_do_not_allocate
         );)+
     };
     (@module $variant:ident, $kind:expr => $($claim:ident)+) => {

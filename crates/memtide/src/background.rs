@@ -40,11 +40,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     };
     let flush = submit(Box::new(FlushJob(weak())))?;
     engine.jobs.lock().flush = Some(flush);
-    let merge = submit(Box::new(MergeJob {
-        engine: weak(),
-        rest: Duration::ZERO,
-        last: 0,
-    }))?;
+    let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
     if engine.settings.enable_background_compaction {
         let compaction = submit(Box::new(CompactionJob(weak())))?;

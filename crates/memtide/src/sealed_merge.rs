@@ -213,7 +213,9 @@ fn build(
     let entry = |survivor: &Survivor| inputs[survivor.source as usize].entry_at(survivor.place);
     for several in survivors.chunks(FETCHED) {
         // Records lie apart from each other, and fetching many at once takes hardly longer than fetching one.
-        let ends = several.iter().map(|survivor| entry(survivor).value.last().map_or(0, |&byte| u64::from(byte)));
+        let ends = several
+            .iter()
+            .map(|survivor| entry(survivor).value.last().map_or(0, |&byte| u64::from(byte)));
         std::hint::black_box(ends.sum::<u64>());
         for entry in several.iter().map(entry) {
             reservation.insert(entry.kind, hash(&entry), entry.key, entry.value, entry.seq);

@@ -21,7 +21,7 @@ use std::slice;
 
 use memtide_base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{SEGMENTS, segment_of, segment_start};
+use super::{LINE, SEGMENTS, segment_of, segment_start};
 
 const ALIGN: usize = 8;
 
@@ -103,6 +103,20 @@ impl Memory {
         fill(unsafe { slice::from_raw_parts_mut(base, len) });
     }
 
+    /// Asks the processor for `lines` cache lines from the one of `offset` on, and does not wait for them. Those
+    /// outside of the segment are asked for in vain.
+    #[inline]
+    pub(super) fn prefetch(&self, offset: u64, lines: usize) {
+        let k = segment_of(offset);
+        // Acquire pairs with the Release in `allocate`, so that the address is one; nothing is read from it.
+        let base = self.0[k].base.load(Ordering::Acquire);
+        #[expect(clippy::cast_possible_truncation, reason = "targets are 64-bit")]
+        let first = base.wrapping_add((offset - segment_start(k)) as usize);
+        for line in 0..lines {
+            prefetch_line(first.wrapping_add(line * LINE));
+        }
+    }
+
     /// A pointer to `len` bytes inside one segment.
     #[inline]
     fn span(&self, offset: u64, len: u64) -> *mut u8 {
@@ -129,6 +143,18 @@ impl Memory {
         // SAFETY: `inner` lies within the allocation that `base` was returned for, or at its end.
         (unsafe { base.add(inner) }, allocated - inner)
     }
+}
+
+/// Asks for a cache line.
+#[inline]
+fn prefetch_line(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads nothing that the program could see and faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// A function, so that what it prints is not kept at hand in every access.

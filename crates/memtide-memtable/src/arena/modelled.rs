@@ -94,6 +94,9 @@ impl Memory {
         record.bytes.set(bytes).expect("a record is written once");
     }
 
+    /// A checker has no caches.
+    pub(super) fn prefetch(&self, _offset: u64, _lines: usize) {}
+
     fn place(&self, offset: u64) -> (&Segment, usize) {
         let k = segment_of(offset);
         let segment = self.0[k].get().expect("offsets lie in allocated segments");

@@ -42,7 +42,7 @@ use std::ops::Range;
 use memtide_base::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use memtide_base::sync::relax;
 
-use crate::arena::{Arena, Ref, Slab, word_of};
+use crate::arena::{Arena, LINE, Ref, Slab, word_of};
 use crate::contract::LookupKey;
 
 const PREV: usize = 0;
@@ -214,6 +214,42 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     #[inline]
     pub(crate) fn slot(self, lane: u32, index: usize) -> Ref {
         ref_in(&self.lane(lane)[index])
+    }
+
+    /// Asks for state, heads, links and the refs of the records.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        let words = STATE_WORDS + LINK_WORDS + 3 * SLOTS;
+        self.arena.prefetch(self.at, 0, (4 * words as usize).div_ceil(LINE));
+    }
+
+    /// Asks for what a comparison with the first key looks at, and for some of the `front` words before it.
+    #[inline]
+    pub(crate) fn prefetch_low(self, front: u32) {
+        self.arena.prefetch(self.at, front, 1);
+    }
+
+    /// Asks for the record of `k`, if there is one; slots may move meanwhile.
+    #[inline]
+    pub(crate) fn prefetch_record(self, k: &LookupKey<'_>) {
+        let count = self.count();
+        let heads = &self.heads()[..count];
+        let index = lower_bound(heads, k.head);
+        // Relaxed: it is only a guess.
+        let is_tie = |index| {
+            heads.get(index).is_some_and(|head: &AtomicU64| head.load(Ordering::Relaxed) == k.head)
+        };
+        let record = if !is_tie(index) {
+            None
+        } else if is_tie(index + 1) {
+            // Only the keys tell; what the search looks at is what a get will.
+            self.locate(k, index..count).ok().map(|(_, record)| record)
+        } else {
+            Some(self.slot(RECORD, index))
+        };
+        if let Some(record) = record {
+            self.arena.prefetch(record, 1, 1);
+        }
     }
 
     /// Key head and record of the first slot.

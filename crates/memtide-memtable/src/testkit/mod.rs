@@ -88,6 +88,7 @@ macro_rules! conformance {
             random_operations_match_a_model
             readers_beside_a_writer_see_all_that_is_published
             a_cursor_beside_a_writer_shows_its_snapshot
+            warming_beside_a_writer_changes_no_answer
             range_tombstones_beside_a_writer_are_seen_once_published
             writers_take_turns
         );

@@ -11,7 +11,7 @@ use memtide_base::{Kind, SeqNo, Target};
 
 use super::random::Dice;
 use super::subject::{Step, Subject, TABLE_BYTES_MAX, Version, hash_of, move_cursor, walk};
-use crate::{BatchShape, Inserted, Memtable, MemtableKind};
+use crate::{Ahead, BatchShape, Inserted, Memtable, MemtableKind, WARM_KEYS};
 
 const WRITES: u64 = 10_000;
 const READERS: usize = 2;
@@ -147,6 +147,57 @@ pub fn a_cursor_beside_a_writer_shows_its_snapshot(kind: &MemtableKind) {
         }
     });
     assert_eq!(walk(&mut table.cursor(KEYS), Target::First), want, "after all inserts");
+    assert_eq!(table.check(), Ok(()));
+}
+
+/// Walking ahead towards many keys, those about to be inserted or read, changes no answer beside a writer.
+pub fn warming_beside_a_writer_changes_no_answer(kind: &MemtableKind) {
+    let subject = Subject::with_limit(kind, TABLE_BYTES_MAX);
+    let table = subject.table();
+    let published = AtomicU64::new(0);
+    let start = Barrier::new(READERS + 1);
+    let warm = |ahead, keys: &[Vec<u8>]| {
+        table.warm_at_any_size(ahead, keys.iter().map(|key| (&key[..], hash_of(key))));
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            start.wait();
+            for first in (0..WRITES).step_by(WARM_KEYS) {
+                let keys: Vec<_> = (first..first + WARM_KEYS as u64).map(nth_key).collect();
+                let before = table.usage();
+                warm(Ahead::Insert, &keys);
+                let after = table.usage();
+                assert_eq!((before.used, before.reserved), (after.used, after.reserved));
+                for (key, seq) in keys.iter().zip(first..) {
+                    put(table, key, seq);
+                    published.store(seq + 1, Ordering::Release);
+                }
+            }
+        });
+        for reader in 0..READERS {
+            let (start, published) = (&start, &published);
+            scope.spawn(move || {
+                let mut dice = Dice::new(reader as u64);
+                start.wait();
+                for _ in 0..GETS / WARM_KEYS as u64 {
+                    let below = published.load(Ordering::Acquire);
+                    // Some of them are not there yet, one never is.
+                    let firsts: Vec<_> = (1..WARM_KEYS).map(|_| dice.below(KEYS)).collect();
+                    let mut keys: Vec<_> = firsts.iter().map(|&first| nth_key(first)).collect();
+                    keys.push(key_text(KEYS));
+                    warm(Ahead::Get, &keys);
+                    for (key, &first) in keys.iter().zip(&firsts) {
+                        let shown = table.get(key, hash_of(key), below).map(|entry| entry.seq);
+                        assert_eq!(shown, newest_of(first, below), "key {first} below {below}");
+                    }
+                    assert_eq!(
+                        table.get(&keys[firsts.len()], hash_of(&keys[firsts.len()]), below),
+                        None
+                    );
+                }
+            });
+        }
+    });
     assert_eq!(table.check(), Ok(()));
 }
 

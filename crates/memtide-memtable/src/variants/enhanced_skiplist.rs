@@ -33,9 +33,11 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab, word_of};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
+    Ahead, BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos,
+    Seek, Walk,
 };
 use crate::leaf::{Leaf, Leaves};
+use crate::warm;
 
 const SLOTS: u32 = 32;
 /// Levels above the leaves' own list: 4^12 leaves.
@@ -43,6 +45,42 @@ const LEVELS: u32 = 12;
 
 /// For each level the last leaf before a key that has a tower of that height; `None` is the head.
 type Splice = [Option<Ref>; LEVELS as usize];
+
+/// A search on its way.
+struct Descent<'a, 'k> {
+    k: LookupKey<'k>,
+    /// Levels that are still to be searched.
+    levels: u32,
+    before: Option<Ref>,
+    too_far: Option<Ref>,
+    /// The leaf to compare with, which was asked for.
+    next: Option<Leaf<'a, SLOTS>>,
+    /// Where the levels led to, or a leaf behind it, which was asked for as a whole.
+    home: Option<Leaf<'a, SLOTS>>,
+}
+
+impl Descent<'_, '_> {
+    /// Goes on in the leaves' own list; `false` at the end.
+    #[inline]
+    fn hop_right(&mut self) -> bool {
+        let Some(home) = self.home else { return false };
+        let next = match self.next.take() {
+            Some(next) if next.cmp_low(&self.k) != Order::Greater => {
+                next.prefetch();
+                self.home = Some(next);
+                return true;
+            }
+            Some(_) => None,
+            None => home.next().filter(|next| Some(next.place()) != self.too_far),
+        };
+        self.next = next;
+        match next {
+            Some(next) => next.prefetch_low(0),
+            None => home.prefetch_record(&self.k),
+        }
+        next.is_some()
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct EnhancedSkiplist {
@@ -167,6 +205,36 @@ impl EnhancedSkiplist {
         Some(leaf)
     }
 
+    /// Goes on with a descent as [`EnhancedSkiplist::find`] does, until it meets a leaf; `false` at its end.
+    #[inline]
+    fn hop<'a>(&self, arena: &'a Arena, descent: &mut Descent<'a, '_>) -> bool {
+        if descent.home.is_some() {
+            return descent.hop_right();
+        }
+        if let Some(next) = descent.next.take() {
+            if next.cmp_low(&descent.k) == Order::Greater {
+                descent.too_far = Some(next.place());
+                descent.levels -= 1;
+            } else {
+                descent.before = Some(next.place());
+            }
+        }
+        while let Some(level) = descent.levels.checked_sub(1) {
+            if let next @ Some(at) = self.next(arena, descent.before, level)
+                && next != descent.too_far
+            {
+                let leaf = Leaf::at(arena, at);
+                leaf.prefetch_low(level + 1);
+                descent.next = Some(leaf);
+                return true;
+            }
+            descent.levels = level;
+        }
+        let before = descent.before.map(|at| Leaf::at(arena, at));
+        descent.home = before.or_else(|| self.leaves.first(arena)).inspect(|leaf| leaf.prefetch());
+        descent.home.is_some()
+    }
+
     fn leaf<'a>(&self, arena: &'a Arena, k: &LookupKey<'_>) -> Option<Leaf<'a, SLOTS>> {
         self.find(arena, k, &mut Splice::default())
     }
@@ -281,6 +349,16 @@ impl MemIndex for EnhancedSkiplist {
         Leaves::get(arena, self.leaf(arena, k)?, k, below)
     }
 
+    fn warm_from(&self) -> u64 {
+        64 << 20
+    }
+
+    fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], _ahead: Ahead) {
+        let begin =
+            |k| Descent { k, levels: LEVELS, before: None, too_far: None, next: None, home: None };
+        warm::in_lock_step(keys, begin, |descent| self.hop(arena, descent));
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         self.leaves.seek(arena, pos, below, to, |k| self.leaf(arena, k));
     }
@@ -321,6 +399,16 @@ mod tests {
     use crate::kind::MemtableType;
     use crate::memtable::{Memtable, Reservation};
     use crate::options::MemtableOptions;
+    use crate::variants::{model_test as model, warm_test};
+
+    #[test]
+    fn a_walk_ahead_ends_at_the_record_of_its_key() {
+        // Heads that differ, and heads that say nothing.
+        for prefix in ["", "tide/high/"] {
+            let rig = model::Rig::new(|_| EnhancedSkiplist::new(model::SEED));
+            warm_test::walks_end_at_the_records(&rig, prefix);
+        }
+    }
 
     fn insert(index: &EnhancedSkiplist, arena: &Arena, keys: &[Vec<u8>], first_seq: SeqNo) {
         let records: u64 =

@@ -22,7 +22,7 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 use crate::arena::{Arena, Ref, Slab};
 use crate::buckets::{self, Buckets};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
+    Ahead, BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Pos, Seek, Walk,
 };
 use crate::meter::HeapMeter;
 use crate::recent::Recent;
@@ -130,6 +130,14 @@ impl MemIndex for HashLinkedList {
         skl::newest_version(arena, node, below)
     }
 
+    fn warm_from(&self) -> u64 {
+        4 << 20
+    }
+
+    fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], _ahead: Ahead) {
+        self.table.warm(arena, keys);
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         let since = |known| self.since(arena, known);
         let view = self.latest.at(arena, &self.meter, self.last(), since);
@@ -168,7 +176,7 @@ impl MemIndex for HashLinkedList {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::model_test as model;
+    use crate::variants::{model_test as model, warm_test};
 
     #[test]
     fn an_overwrite_takes_its_record_and_one_word() {
@@ -181,6 +189,14 @@ mod tests {
         assert_eq!((rig.index.table.keys(), keys), (100, 100));
         assert_eq!(rig.seq_of("77", SeqNo::MAX), Some(100));
         assert_eq!(rig.seq_of("77", 100), Some(77));
+    }
+
+    #[test]
+    fn a_walk_ahead_ends_at_the_record_of_its_key() {
+        // Heads that differ, and heads that say nothing.
+        for prefix in ["", "tide/high/"] {
+            warm_test::walks_end_at_the_records(&model::Rig::new(HashLinkedList::new), prefix);
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ use memtide_base::SeqNo;
 use crate::arena::{Arena, Ref, Slab};
 use crate::buckets::{self, Buckets};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
+    Ahead, BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos,
+    Seek, Walk,
 };
 use crate::skl::{self, SkipList};
 
@@ -76,6 +77,17 @@ impl MemIndex for HashSkiplist {
         skl::newest_version(arena, node, below)
     }
 
+    fn warm_from(&self) -> u64 {
+        8 << 20
+    }
+
+    fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], ahead: Ahead) {
+        self.table.warm(arena, keys);
+        if ahead == Ahead::Insert {
+            self.list.warm(arena, keys);
+        }
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         self.list.seek(arena, pos, below, to);
     }
@@ -126,7 +138,7 @@ impl MemIndex for HashSkiplist {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::{model_test as model, race_test as race};
+    use crate::variants::{model_test as model, race_test as race, warm_test};
 
     #[test]
     fn table_and_list_have_the_same_nodes() {
@@ -151,6 +163,17 @@ mod tests {
     fn a_new_key_takes_at_most_44_bytes() {
         let overhead = model::bytes_beside_keys_and_values(MemtableType::HashSkiplist);
         assert!((38.0..44.0).contains(&overhead), "{overhead} B");
+    }
+
+    #[test]
+    fn a_walk_ahead_ends_at_the_record_of_its_key() {
+        // Heads that differ, and heads that say nothing.
+        for prefix in ["", "tide/high/"] {
+            warm_test::walks_end_at_the_records(
+                &model::Rig::new(|_| HashSkiplist::new(model::SEED)),
+                prefix,
+            );
+        }
     }
 
     #[test]

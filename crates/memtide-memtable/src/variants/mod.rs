@@ -12,6 +12,8 @@ mod skiplist;
 mod sorted;
 mod trie;
 mod vector;
+#[cfg(test)]
+mod warm_test;
 
 use memtide_base::sync::Arc;
 

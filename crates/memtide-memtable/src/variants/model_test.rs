@@ -36,11 +36,14 @@ impl<I: MemIndex> Rig<I> {
         let links = u64::from(self.index.link_words(hash));
         let record_bytes = record::record_bytes(key.len(), 0) + 4 * links;
         let shape = BatchShape { entries: 1, record_bytes, ..BatchShape::default() };
-        let bytes = record_bytes + self.index.index_bytes_max(&self.arena, &shape);
+        let index_bytes = self.index.index_bytes_max(&self.arena, &shape);
+        let bytes = record_bytes + index_bytes;
         let plan = self.arena.plan(bytes, crate::arena::Beside::default()).expect("64 MiB hold it");
         assert!(self.arena.allocate(&plan));
         let entry = NewEntry::new(key.as_bytes(), hash, seq, Kind::Put, b"");
-        let inserted = self.index.insert(&self.arena, &mut self.arena.slab(&plan), &entry);
+        let mut slab = self.arena.slab(&plan);
+        self.index.provide(&self.arena, &mut slab, index_bytes);
+        let inserted = self.index.insert(&self.arena, &mut slab, &entry);
         assert_ne!(inserted, Inserted::Duplicate, "{key} @ {seq}");
     }
 

@@ -7,7 +7,8 @@ use memtide_base::SeqNo;
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
+    Ahead, BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos,
+    Seek, Walk,
 };
 use crate::skl::{self, SkipList};
 
@@ -53,6 +54,14 @@ impl MemIndex for Skiplist {
         skl::newest_version(arena, node, below)
     }
 
+    fn warm_from(&self) -> u64 {
+        8 << 20
+    }
+
+    fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], _ahead: Ahead) {
+        self.list.warm(arena, keys);
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         self.list.seek(arena, pos, below, to);
     }
@@ -84,7 +93,7 @@ impl MemIndex for Skiplist {
 mod tests {
     use super::*;
     use crate::kind::MemtableType;
-    use crate::variants::{model_test as model, race_test as race};
+    use crate::variants::{model_test as model, race_test as race, warm_test};
 
     #[test]
     fn readers_beside_a_writer_see_what_is_published() {
@@ -96,6 +105,17 @@ mod tests {
     fn a_new_key_takes_at_most_32_bytes() {
         let overhead = model::bytes_beside_keys_and_values(MemtableType::Skiplist);
         assert!((26.0..32.0).contains(&overhead), "{overhead} B");
+    }
+
+    #[test]
+    fn a_walk_ahead_ends_at_the_record_of_its_key() {
+        // Heads that differ, and heads that say nothing.
+        for prefix in ["", "tide/high/"] {
+            warm_test::walks_end_at_the_records(
+                &model::Rig::new(|_| Skiplist::new(model::SEED)),
+                prefix,
+            );
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Point reads of many keys of one moment, each answered as [`get`](super::get) would answer it.
 //!
 //! Keys are hashed once, sorted, and handed from source to source, newest first, until a source decides them.
-//! So each source is looked into for all keys in turn: a memtable while the processor's caches hold it, a table
-//! opened once, a block fetched once for all keys that lie in it.
+//! So each source is looked into for all keys in turn: a memtable while the processor's caches hold it or, if it is
+//! too large for them, with the cache misses of several keys at a time; a table opened once, a block fetched once
+//! for all keys that lie in it.
 
 use memtide_base::sync::Arc;
 use memtide_base::{Result, SeqNo, Slice, hash};
+use memtide_memtable::{Ahead, WARM_KEYS};
 use memtide_storage::table::{Near, Table};
 
 use super::get::{Looked, look_into, look_into_memtable};
@@ -36,7 +38,10 @@ pub(crate) fn multi_get<K: AsRef<[u8]>>(
     reads.open.sort_unstable_by_key(|wanted| wanted.key);
     for table in view.memtables() {
         let tombstones = (table.range_tombstone_count() > 0).then(|| table.range_tombstones());
-        reads.look(|wanted| {
+        let warm = |next: &[Wanted<'_>]| {
+            table.warm(Ahead::Get, next.iter().map(|wanted| (wanted.key, wanted.hash)));
+        };
+        reads.look(warm, |wanted| {
             let over = tombstones.as_ref().and_then(|all| all.newest_over(wanted.key, below));
             Ok(look_into_memtable(table, over, wanted.key, wanted.hash, below))
         })?;
@@ -57,10 +62,17 @@ struct MultiGet<'k> {
 }
 
 impl MultiGet<'_> {
-    /// Asks one source about every open key.
-    fn look(&mut self, mut source: impl FnMut(&Wanted<'_>) -> Result<Looked>) -> Result<()> {
+    /// Asks one source about every open key; `warm` is told which keys come next, [`WARM_KEYS`] at most.
+    fn look(
+        &mut self,
+        warm: impl Fn(&[Wanted<'_>]),
+        mut source: impl FnMut(&Wanted<'_>) -> Result<Looked>,
+    ) -> Result<()> {
         let mut kept = 0;
         for at in 0..self.open.len() {
+            if at % WARM_KEYS == 0 {
+                warm(&self.open[at..self.open.len().min(at + WARM_KEYS)]);
+            }
             let wanted = &self.open[at];
             match source(wanted)? {
                 Looked::Found(value) => self.values[wanted.at] = value,
@@ -82,14 +94,17 @@ impl MultiGet<'_> {
         over: impl Fn(&[u8]) -> Option<&'v Arc<TableMeta>>,
     ) -> Result<()> {
         let mut last: Option<(&Arc<TableMeta>, Arc<Table>, Near)> = None;
-        self.look(|wanted| {
-            if last.as_ref().is_none_or(|(meta, ..)| !meta.spans(wanted.key)) {
-                let meta = over(wanted.key).filter(|meta| meta.seq_min < below);
-                let Some(meta) = meta else { return Ok(Looked::Absent) };
-                last = Some((meta, tables.open(meta)?, Near::default()));
-            }
-            let (_, table, near) = last.as_mut().expect("set just now");
-            look_into(table, near, wanted.key, wanted.hash, below)
-        })
+        self.look(
+            |_| (),
+            |wanted| {
+                if last.as_ref().is_none_or(|(meta, ..)| !meta.spans(wanted.key)) {
+                    let meta = over(wanted.key).filter(|meta| meta.seq_min < below);
+                    let Some(meta) = meta else { return Ok(Looked::Absent) };
+                    last = Some((meta, tables.open(meta)?, Near::default()));
+                }
+                let (_, table, near) = last.as_mut().expect("set just now");
+                look_into(table, near, wanted.key, wanted.hash, below)
+            },
+        )
     }
 }

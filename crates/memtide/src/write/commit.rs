@@ -10,7 +10,7 @@
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
-use memtide_memtable::{BatchShape, Full, Memtable, Reservation};
+use memtide_memtable::{BatchShape, Full, Memtable, Reservation, WARM_KEYS};
 use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
 
 use super::rotate::{rotate, wait_for_merge};
@@ -210,7 +210,13 @@ fn insert(
     unlogged_lsn: SeqNo,
 ) {
     for (payload, lsn) in [(&batch.logged, logged_lsn), (&batch.unlogged, unlogged_lsn)] {
-        for (op, seq) in ops(payload).zip(lsn..) {
+        let mut ops = ops(payload);
+        for (at, seq) in (0..payload.count as usize).zip(lsn..) {
+            // A single write is the usual batch.
+            if at % WARM_KEYS == 0 && payload.count > 1 {
+                warm(engine, batch, rooms, &ops);
+            }
+            let op = ops.next().expect("a batch counts its operations");
             let index = batch.keyspaces.iter().position(|keyspace| keyspace.id == op.keyspace);
             let room = &mut rooms[index.expect("every operation's keyspace is listed")];
             if op.kind == Kind::RangeDelete {
@@ -220,6 +226,20 @@ fn insert(
                 room.insert(op.kind, hash, op.key, op.value, seq);
             }
         }
+    }
+}
+
+/// Fetches into the caches what inserting the next operations will touch.
+fn warm<'b>(
+    engine: &Engine,
+    batch: &BatchBody,
+    rooms: &[Reservation<'_>],
+    ops: &(impl Iterator<Item = BatchOp<'b>> + Clone),
+) {
+    for (keyspace, room) in batch.keyspaces.iter().zip(rooms) {
+        let next = ops.clone().take(WARM_KEYS);
+        let own = next.filter(|op| op.keyspace == keyspace.id && op.kind != Kind::RangeDelete);
+        room.warm(own.map(|op| (op.key, hash::key_hash(engine.hash_seed, op.key))));
     }
 }
 
@@ -235,7 +255,7 @@ fn own_ops<'b>(
     ops(payload).filter(move |op| op.keyspace == id)
 }
 
-fn ops(payload: &Payload) -> impl Iterator<Item = BatchOp<'_>> {
+fn ops(payload: &Payload) -> impl Iterator<Item = BatchOp<'_>> + Clone {
     payload.ops().map(|op| op.expect("a batch decodes what it encoded"))
 }
 

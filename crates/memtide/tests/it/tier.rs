@@ -97,7 +97,8 @@ fn four_writers_never_see_more_than_twelve_memtables() {
             let (db, most) = (&db, &most);
             threads.spawn(move || {
                 for at in 0..8000_u32 {
-                    let key = [at.wrapping_mul(2_654_435_761), writer].map(u32::to_be_bytes).concat();
+                    let key =
+                        [at.wrapping_mul(2_654_435_761), writer].map(u32::to_be_bytes).concat();
                     db.put(key, [1; 64]).unwrap();
                     most.fetch_max(runs(db), Ordering::Relaxed);
                 }
@@ -340,6 +341,48 @@ fn opening_keeps_the_bounds() {
     rest(&sim);
     assert!(runs(&db) <= 4, "{} runs", runs(&db));
     assert_eq!((db.iter().count(), db.stats().flushes), (5000, 0));
+}
+
+/// Large enough that batches and reads of many keys walk ahead.
+#[test]
+fn a_memtable_beyond_the_caches_takes_batches_and_answers_for_many_keys() {
+    const ROUNDS: u32 = 300;
+    const EACH: u32 = 90;
+    for kind in [MemtableType::Skiplist, MemtableType::HashLinkedList, MemtableType::HashSkiplist] {
+        let sim = Simulation::new(1);
+        let mut config = roomy(kind);
+        (config.max_memtable_size, config.flush_target) = (Some(48 << 20), Some(48 << 20));
+        config.memory_budget = Some(256 << 20);
+        let db = open(&sim, &config);
+        let (own, other) = (db.default_keyspace(), db.keyspace("other").unwrap());
+        let key = |number: u32| format!("{:06}", number.wrapping_mul(7919) % 20_011);
+        let value = |round: u32| format!("{round:0300}");
+        let mut state = BTreeMap::new();
+        for round in 0..ROUNDS {
+            let mut batch = db.batch();
+            for number in round * EACH..(round + 1) * EACH {
+                if number % 11 == 0 {
+                    batch.delete(&own, key(number / 2));
+                    state.remove(&key(number / 2));
+                }
+                batch.put(&own, key(number), value(round));
+                state.insert(key(number), value(round));
+                if number % 3 == 0 {
+                    batch.put(&other, key(number), b"");
+                }
+            }
+            db.write(batch).unwrap();
+        }
+        assert_eq!(runs(&db), 1, "all of it is in one memtable");
+        for first in (0..24_000).step_by(110) {
+            let keys: Vec<_> = (first..first + 110).map(key).collect();
+            let found = db.multi_get(&keys).unwrap();
+            for (key, found) in keys.iter().zip(found) {
+                let want = state.get(key).map(String::as_bytes);
+                assert_eq!(found.as_deref(), want, "{kind}: {key}");
+            }
+        }
+    }
 }
 
 /// Both forms of a read, of keys in any order, some of them twice.
