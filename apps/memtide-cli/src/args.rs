@@ -217,11 +217,19 @@ pub(crate) struct Memtables {
         value_parser = clap::value_parser!(u32).range(1..=64)
     )]
     pub(crate) threads: Vec<u32>,
+    /// How many entries are loaded, or read, at a time.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub(crate) batch: u32,
     /// The whole matrix: sizes to 1,000,000, all keys, values of 16 to 1024 B, all mixes, 1 to 4 threads.
     /// Takes a quarter of an hour; --types shortens it.
     #[arg(
         long,
-        conflicts_with_all = ["entries", "keys", "value_bytes", "mixes", "threads"]
+        conflicts_with_all = ["entries", "keys", "value_bytes", "mixes", "threads", "batch"]
     )]
     pub(crate) full: bool,
     /// Also write the results as one HTML page with plots, which needs nothing else.

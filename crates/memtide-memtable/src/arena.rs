@@ -127,6 +127,9 @@ impl Plan {
 }
 
 impl Arena {
+    /// Whether [`Arena::prefetch`] does anything on this processor.
+    pub(crate) const PREFETCHES: bool = cfg!(target_arch = "x86_64");
+
     /// An arena that allocates nothing yet and never more than `limit` bytes.
     pub(crate) fn new(limit: u64) -> Self {
         Self {

@@ -284,11 +284,12 @@ impl Memtable {
     }
 
     /// Fetches into the caches what a get or an insert of each of these keys, given with their hashes, will touch;
-    /// where the table is smaller than the caches, or the keys are few, nothing happens. Looks at the first
+    /// where the table is smaller than the caches, the keys are few, or the processor is not one that is
+    /// known to prefetch, nothing happens. Looks at the first
     /// [`WARM_KEYS`](crate::WARM_KEYS). Changes nothing, does not allocate.
     #[inline]
     pub fn warm<'k>(&self, ahead: Ahead, keys: impl IntoIterator<Item = (&'k [u8], u64)>) {
-        if self.arena.extent() >= self.index.warm_from() {
+        if Arena::PREFETCHES && self.arena.extent() >= self.index.warm_from() {
             self.warm_at_any_size(ahead, keys);
         }
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::program::Program;
 
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "memtable",
     "entries",
     "ops_ok",
@@ -22,6 +22,7 @@ const FIELDS: [&str; 25] = [
     "keys",
     "value_bytes",
     "threads",
+    "batch",
     "rounds",
     "payload_per_entry",
     "index_per_entry",
@@ -97,6 +98,18 @@ fn all_eight_memtables_answer_every_operation_right() {
         let parts = per_entry("payload_per_entry") + per_entry("index_per_entry");
         assert!((parts - per_entry("bytes_per_entry")).abs() < 0.11, "{row}");
     }
+}
+
+#[test]
+fn batches_of_puts_and_gets_are_measured_and_right() {
+    let program = Program::new();
+    let options = ["bench", "memtables", "--json", "--entries=300", "--batch=16"];
+    for row in rows(&program.ok(&options)) {
+        assert_eq!((&row["ops_ok"], &row["batch"]), (&row["ops_total"], &16.into()), "{row}");
+    }
+    let options = ["bench", "memtables", "--entries=60", "--types=trie", "--batch=16"];
+    let shown = program.ok(&options);
+    assert!(shown.contains("1 thread, 16 at a time"), "{shown}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn row(row: &Row) -> Value {
         "keys": name_of(row.case.keys),
         "value_bytes": row.case.value_bytes,
         "threads": row.case.threads,
+        "batch": row.case.batch,
         "rounds": row.rounds,
         "payload_per_entry": row.payload_per_entry(),
         "index_per_entry": row.index_per_entry(),

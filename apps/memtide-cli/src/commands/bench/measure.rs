@@ -20,7 +20,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use memtide::{
-    Config, Db, Durability, Error, Keyspace, MemtableType, MemtableVariant, Result, Usage,
+    Config, Db, Durability, Error, Keyspace, MemtableType, MemtableVariant, Result, Slice, Usage,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -224,10 +224,10 @@ fn database_round(
         ..Config::default()
     };
     let db = Db::builder(&dir).config(config).open()?;
-    let keyspace = db.default_keyspace();
-    tally.round(&keyspace, work, || {});
-    drop(keyspace);
-    db.close()?;
+    let stored = Stored { keyspace: db.default_keyspace(), db };
+    tally.round(&stored, work, || {});
+    drop(stored.keyspace);
+    stored.db.close()?;
     fs::remove_dir_all(&dir).map_err(|error| Error::io("remove", &dir, error))
 }
 
@@ -268,9 +268,13 @@ fn compare(rows: &mut [Row], single: usize, double: &Row) {
 /// What a memtable and a keyspace of a database have in common here. An error counts as a wrong answer.
 trait Subject: Sync {
     fn put(&self, key: &[u8], value: &[u8]) -> bool;
+    /// Puts all at once.
+    fn put_all(&self, entries: &[(&[u8], &[u8])]) -> bool;
     fn delete(&self, key: &[u8]) -> bool;
     /// Whether the key has exactly this value.
     fn holds(&self, key: &[u8], value: Option<&[u8]>) -> bool;
+    /// The values of all keys at once; fewer if that failed.
+    fn get_all(&self, keys: &[&[u8]]) -> Vec<Option<Slice>>;
     /// Shows the first `rows` keys with a prefix in order.
     fn walk(&self, prefix: &[u8], rows: u32, see: &mut dyn FnMut(&[u8], &[u8]));
 }
@@ -278,6 +282,14 @@ trait Subject: Sync {
 impl Subject for MemtableVariant {
     fn put(&self, key: &[u8], value: &[u8]) -> bool {
         Self::put(self, key, value).is_ok()
+    }
+
+    fn put_all(&self, entries: &[(&[u8], &[u8])]) -> bool {
+        Self::put_all(self, entries.iter().copied()).is_ok()
+    }
+
+    fn get_all(&self, keys: &[&[u8]]) -> Vec<Option<Slice>> {
+        self.multi_get(keys)
     }
 
     fn delete(&self, key: &[u8]) -> bool {
@@ -301,21 +313,37 @@ impl Subject for MemtableVariant {
     }
 }
 
-impl Subject for Keyspace {
+/// A database and its default keyspace.
+struct Stored {
+    db: Db,
+    keyspace: Keyspace,
+}
+
+impl Subject for Stored {
     fn put(&self, key: &[u8], value: &[u8]) -> bool {
-        Self::put(self, key, value).is_ok()
+        self.keyspace.put(key, value).is_ok()
+    }
+
+    fn put_all(&self, entries: &[(&[u8], &[u8])]) -> bool {
+        let mut batch = self.db.batch();
+        entries.iter().for_each(|(key, value)| batch.put(&self.keyspace, key, value));
+        self.db.write(batch).is_ok()
+    }
+
+    fn get_all(&self, keys: &[&[u8]]) -> Vec<Option<Slice>> {
+        self.keyspace.multi_get(keys).unwrap_or_default()
     }
 
     fn delete(&self, key: &[u8]) -> bool {
-        Self::delete(self, key).is_ok()
+        self.keyspace.delete(key).is_ok()
     }
 
     fn holds(&self, key: &[u8], value: Option<&[u8]>) -> bool {
-        self.get(key).is_ok_and(|got| got.as_deref() == value)
+        self.keyspace.get(key).is_ok_and(|got| got.as_deref() == value)
     }
 
     fn walk(&self, prefix: &[u8], rows: u32, see: &mut dyn FnMut(&[u8], &[u8])) {
-        for (key, value) in self.prefix(prefix).flatten().take(rows as usize) {
+        for (key, value) in self.keyspace.prefix(prefix).flatten().take(rows as usize) {
             see(&key, &value);
         }
     }
@@ -432,6 +460,9 @@ fn run(subject: &impl Subject, work: &Work, streams: &[Stream], known: &mut [Kno
 
 /// Runs a stream, or as much of it as there is time for. A scan counts its rows.
 fn run_stream(subject: &impl Subject, work: &Work, stream: &Stream, known: &mut Known) -> Pass {
+    if work.case.batch > 1 {
+        return run_batches(subject, work, stream, known);
+    }
     let mut pass = Pass::default();
     let mut until_look = STEPS_BETWEEN_LOOKS;
     let cpu = thread_time();
@@ -469,6 +500,79 @@ fn run_stream(subject: &impl Subject, work: &Work, stream: &Stream, known: &mut 
     pass.wall = start.elapsed();
     pass.cpu = thread_time().saturating_sub(cpu);
     pass
+}
+
+/// As [`run_stream`]; puts in a row, and gets in a row, are made together, as many at a time as the case says.
+fn run_batches(subject: &impl Subject, work: &Work, stream: &Stream, known: &mut Known) -> Pass {
+    let steps: Vec<(Step, &[u8])> = stream.steps().collect();
+    let is_put = |step: Step| matches!(step, Step::Put(_));
+    let is_get = |step: Step| matches!(step, Step::Get(_) | Step::Miss);
+    let are_alike =
+        |one: Step, next: Step| (is_put(one) && is_put(next)) || (is_get(one) && is_get(next));
+    let mut pass = Pass::default();
+    let cpu = thread_time();
+    let start = Instant::now();
+    let alike = steps.chunk_by(|&(one, _), &(next, _)| are_alike(one, next));
+    for batch in alike.flat_map(|alike| alike.chunks(work.case.batch as usize)) {
+        let (ok, total) = match batch[0] {
+            (Step::Put(_), _) => put_batch(subject, work, batch, known),
+            (Step::Get(_) | Step::Miss, _) => get_batch(subject, work, batch, known),
+            (Step::Scan, key) => walk(subject, work, known, key, 0, work.case.entries),
+            (Step::Walk { first, rows }, key) => {
+                let (right, wanted) = walk(subject, work, known, key, first, rows);
+                (u64::from(right == wanted), 1)
+            }
+        };
+        pass.ok += ok;
+        pass.total += total;
+        // A load is never cut: what follows needs all entries.
+        if !is_put(batch[0].0) && start.elapsed() > MIX_TIME_MAX {
+            break;
+        }
+    }
+    pass.wall = start.elapsed();
+    pass.cpu = thread_time().saturating_sub(cpu);
+    pass
+}
+
+/// Puts together; how many of how many went right.
+fn put_batch(
+    subject: &impl Subject,
+    work: &Work,
+    batch: &[(Step, &[u8])],
+    known: &mut Known,
+) -> (u64, u64) {
+    let mut entries = Vec::with_capacity(batch.len());
+    for &(step, key) in batch {
+        let Step::Put(entry) = step else { unreachable!("steps of a batch are alike") };
+        let writes = known.wrote(entry);
+        entries.push((key, work.value(entry, writes)));
+    }
+    let total = entries.len() as u64;
+    (if subject.put_all(&entries) { total } else { 0 }, total)
+}
+
+/// Gets together; how many of how many were answered right.
+fn get_batch(
+    subject: &impl Subject,
+    work: &Work,
+    batch: &[(Step, &[u8])],
+    known: &Known,
+) -> (u64, u64) {
+    let keys: Vec<&[u8]> = batch.iter().map(|&(_, key)| key).collect();
+    let got = subject.get_all(&keys);
+    let is_right = |&(&(step, _), got): &(&(Step, &[u8]), &Option<Slice>)| {
+        let value = match step {
+            Step::Get(entry) => {
+                let writes = known.writes_of(entry).expect("a thread gets its own entries");
+                (writes > 0).then(|| work.value(entry, writes))
+            }
+            _ => None,
+        };
+        got.as_deref() == value
+    };
+    let right = batch.iter().zip(&got).filter(is_right).count();
+    (right as u64, batch.len() as u64)
 }
 
 /// How many rows of a walk are right, each in its place, and how many there should be. The value of another
@@ -567,6 +671,15 @@ mod tests {
             true
         }
 
+        fn put_all(&self, entries: &[(&[u8], &[u8])]) -> bool {
+            entries.iter().all(|(key, value)| self.put(key, value))
+        }
+
+        fn get_all(&self, keys: &[&[u8]]) -> Vec<Option<Slice>> {
+            let rows = self.rows();
+            keys.iter().map(|&key| rows.get(key).map(|value| Slice::copy_of(value))).collect()
+        }
+
         fn delete(&self, key: &[u8]) -> bool {
             if !self.deaf {
                 self.rows().remove(key);
@@ -590,7 +703,8 @@ mod tests {
     }
 
     fn work(entries: u32, threads: u32, mixes: &[Mix]) -> Work {
-        Work::new(Case { entries, keys: KeyShape::Random, value_bytes: 64, threads }, mixes)
+        let case = Case { entries, keys: KeyShape::Random, value_bytes: 64, threads, batch: 1 };
+        Work::new(case, mixes)
     }
 
     fn counted(subject: &Broken, work: &Work) -> (u64, u64) {
@@ -606,6 +720,22 @@ mod tests {
             let (ok, total) = counted(&Broken::default(), &work);
             assert_eq!(ok, total, "{threads}");
             assert!(total > 1600, "{total}");
+        }
+    }
+
+    #[test]
+    fn answers_to_batches_are_checked_as_single_ones_are() {
+        for batch in [2, 7, 1000] {
+            let case =
+                Case { entries: 200, keys: KeyShape::Random, value_bytes: 64, threads: 2, batch };
+            let work = Work::new(case, Mix::value_variants());
+            let single = self::work(200, 2, Mix::value_variants());
+            let (ok, total) = counted(&Broken::default(), &work);
+            assert_eq!((ok, total), counted(&Broken::default(), &single), "{batch}");
+            assert_eq!(ok, total, "{batch}");
+            let deaf = Broken { deaf: true, ..Broken::default() };
+            let (ok, total) = counted(&deaf, &work);
+            assert!(ok < total, "{batch}");
         }
     }
 

@@ -16,6 +16,10 @@ const ENTRY_BYTES: u64 = 512;
 /// More than this in one memtable is beyond what its references can name.
 const MEMTABLE_BYTES_MAX: u64 = 12 << 30;
 
+/// The conditions around which others vary, apart from the number of entries.
+const USUAL: Case =
+    Case { entries: 0, keys: KeyShape::Random, value_bytes: 64, threads: 1, batch: 1 };
+
 /// What is measured, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plan {
@@ -49,7 +53,7 @@ impl Plan {
             for &value_bytes in &args.value_bytes {
                 for &threads in &args.threads {
                     for &entries in &args.entries {
-                        let case = Case { entries, keys, value_bytes, threads };
+                        let case = Case { entries, keys, value_bytes, threads, batch: args.batch };
                         check(case)?;
                         cases.push((case, Effort { database: true, time_max: None }));
                     }
@@ -61,7 +65,7 @@ impl Plan {
 
     /// Whether more was asked for than the figures every report has.
     pub(super) fn is_detailed(&self) -> bool {
-        let usual = Case { entries: 0, keys: KeyShape::Random, value_bytes: 64, threads: 1 };
+        let usual = USUAL;
         let unusual = |case: Case| case != Case { entries: case.entries, ..usual };
         self.mixes != ALWAYS || self.cases.iter().any(|&(case, _)| unusual(case))
     }
@@ -112,7 +116,7 @@ fn invalid(message: String) -> Error {
 /// The times add up to nine minutes for measuring; drawing the work takes most of another. Eight memtables
 /// on two quiet cores use less. A case that has run out of time keeps the rounds it has, one at least.
 fn whole_matrix() -> Vec<(Case, Effort)> {
-    let centre = Case { entries: 0, keys: KeyShape::Random, value_bytes: 64, threads: 1 };
+    let centre = USUAL;
     let effort =
         |seconds, database| Effort { database, time_max: Some(Duration::from_secs(seconds)) };
     let mut cases = Vec::new();

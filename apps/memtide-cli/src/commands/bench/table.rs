@@ -52,7 +52,11 @@ pub(super) fn print(rows: &[Row], details: bool, style: Style) -> Outcome {
 pub(super) fn conditions(case: Case) -> String {
     let threads = if case.threads == 1 { "thread" } else { "threads" };
     let keys = name_of(case.keys);
-    format!("{keys} keys, values of {} B, {} {threads}", case.value_bytes, case.threads)
+    let batch = match case.batch {
+        1 => String::new(),
+        batch => format!(", {batch} at a time"),
+    };
+    format!("{keys} keys, values of {} B, {} {threads}{batch}", case.value_bytes, case.threads)
 }
 
 fn overview(rows: &[Row]) -> Sheet {

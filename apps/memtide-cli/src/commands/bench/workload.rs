@@ -31,6 +31,8 @@ pub(super) struct Case {
     pub(super) keys: KeyShape,
     pub(super) value_bytes: u32,
     pub(super) threads: u32,
+    /// Entries of a load that are put at a time, and of reads and misses that are got.
+    pub(super) batch: u32,
 }
 
 /// One operation. Entries are named by number.
@@ -437,7 +439,7 @@ mod tests {
         [KeyShape::Random, KeyShape::Sequential, KeyShape::SharedPrefix, KeyShape::Url];
 
     fn case(keys: KeyShape, entries: u32, threads: u32) -> Case {
-        Case { entries, keys, value_bytes: 64, threads }
+        Case { entries, keys, value_bytes: 64, threads, batch: 1 }
     }
 
     #[test]
