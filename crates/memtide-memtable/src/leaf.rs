@@ -62,6 +62,16 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         Some(Leaf::at(arena, Ref::from_word(self.last.load(Ordering::Acquire))?))
     }
 
+    /// The last leaf if `k` lies behind all of its keys, so that it belongs there or behind.
+    #[inline]
+    pub(crate) fn last_before<'a>(
+        &self,
+        arena: &'a Arena,
+        k: &LookupKey<'_>,
+    ) -> Option<Leaf<'a, SLOTS>> {
+        self.last(arena).filter(|leaf| leaf.is_below(k))
+    }
+
     /// Counts of the leaves.
     pub(crate) fn level(&self) -> &Level<SLOTS> {
         &self.level

@@ -271,6 +271,13 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         by_head.then_with(|| self.arena.key(self.slot(RECORD, 0)).cmp(k.key))
     }
 
+    /// Whether the head of `k` is above that of the last slot, which only a lone writer may ask: slots may move.
+    #[inline]
+    pub(crate) fn is_below(self, k: &LookupKey<'_>) -> bool {
+        let last = self.count().checked_sub(1);
+        last.is_some_and(|last| self.heads()[last].load(Ordering::Relaxed) < k.head)
+    }
+
     /// The block behind this one if `k` belongs there or further behind.
     #[inline]
     pub(crate) fn next_for(self, k: &LookupKey<'_>) -> Option<Self> {

@@ -206,15 +206,24 @@ impl MemIndex for Sorted {
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         let mut path = Path::default();
-        let leaf = self.descend(arena, &entry.lookup(), |level, fence, slot| {
-            path[level - 1] = Some((fence, slot));
-        });
+        let mut descend = || {
+            self.descend(arena, &entry.lookup(), |level, fence, slot| {
+                path[level - 1] = Some((fence, slot));
+            })
+        };
+        // Rising keys, as merges bring them, need no search; one writer, so the last leaf stays the last.
+        let appended = self.leaves.last_before(arena, &entry.lookup());
+        let leaf = appended.or_else(&mut descend);
         let carve = |slab: &mut Slab<'_>| Leaf::carve(arena, slab, 0, 0);
         let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, carve);
         match (leaf, added) {
             (_, None) => {}
             (None, Some(first)) => self.root.store(first.place().word(), Ordering::Release),
             (Some(leaf), Some(added)) => {
+                if appended.is_some() {
+                    // The fences do not know the new leaf yet, so they still lead to the one before it.
+                    descend();
+                }
                 self.raise(arena, slab, &path, leaf.place(), added.place());
             }
         }
