@@ -21,7 +21,7 @@ use memtide_memtable::{BatchShape, Memtable, MemtableType, Place};
 
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
+use crate::keyspace_state::{KeyspaceState, RUNS_BUSY, beyond_faults};
 use crate::read::{Source, VersionStream};
 use crate::survivors::{Older, Survivors};
 use crate::write;
@@ -31,7 +31,7 @@ pub(crate) const SEALED_AT_REST: usize = 3;
 /// Sealed memtables that it may have while they come quickly: merging many at once copies less.
 pub(crate) const SEALED_BUSY: usize = 7;
 /// Sealed memtables that it may have while some are being flushed.
-const SEALED_BESIDE_FLUSH: usize = RUNS_MAX - 3;
+const SEALED_BESIDE_FLUSH: usize = RUNS_BUSY - 3;
 /// Range tombstones of one memtable: their fragments cost the square of their number.
 const TOMBSTONES_MAX: u64 = 256;
 /// How far apart the writes of one memtable may be; half of what it can take.
@@ -196,7 +196,8 @@ fn build(
     let source = |table: &Arc<Memtable>| Source::Memtable(table.cursor(SEE_ALL));
     rule.walk(&mut VersionStream::new(inputs.iter().map(source).collect(), anchor), |met, _| {
         let entry = met.entry();
-        gauge.measure(&mut shape, entry.kind, hash(&entry), entry.key, entry.value);
+        // What `sorted` takes for a key does not depend on its hash.
+        gauge.measure(&mut shape, entry.kind, 0, entry.key, entry.value);
         let source = u32::try_from(met.source()).expect("few sources");
         survivors.push(Survivor { source, place: met.place() });
         Ok(())

@@ -141,3 +141,85 @@ impl VersionStream {
         x.key.cmp(y.key).then_with(|| y.seq.cmp(&x.seq)).is_lt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use memtide_base::ledger::Ledger;
+    use memtide_base::seqno::SEE_ALL;
+    use memtide_base::sync::Arc;
+    use memtide_base::{Kind, SeqNo, hash};
+    use memtide_memtable::{BatchShape, Memtable, MemtableOptions, MemtableType};
+
+    use super::*;
+
+    fn table(kind: MemtableType, writes: &[(String, SeqNo)]) -> Arc<Memtable> {
+        let table = Memtable::new(&MemtableOptions {
+            kind: kind.into(),
+            bytes_max: 1 << 20,
+            hash_seed: 1,
+            key_filter: true,
+            anchor: Anchor::default(),
+            ledger: Ledger::unlimited(),
+        });
+        let mut shape = BatchShape::default();
+        for (key, _) in writes {
+            table.measure(
+                &mut shape,
+                Kind::Put,
+                hash::key_hash(1, key.as_bytes()),
+                key.as_bytes(),
+                b"",
+            );
+        }
+        let mut room = table.reserve(&shape).expect("it fits");
+        for (key, seq) in writes {
+            room.insert(Kind::Put, hash::key_hash(1, key.as_bytes()), key.as_bytes(), b"", *seq);
+        }
+        drop(room);
+        table
+    }
+
+    /// Keys of few and of many versions in every number of sources up to nine, one of them empty, some writes in
+    /// two of them, behind anchors that fit, do not, or are not there.
+    #[test]
+    fn every_version_comes_once_from_each_source_in_order() {
+        for sources in 0..=9_u64 {
+            for anchor in ["", "key/", "kex", "zz"] {
+                let mut wanted = Vec::new();
+                let mut tables = Vec::new();
+                for (source, kind) in (0..sources).zip(MemtableType::ALL.into_iter().cycle()) {
+                    let count = if source == 4 { 0 } else { 40 };
+                    let write = |at: u64| {
+                        let seq = 1000 * (source + 1) + at;
+                        (format!("key/{}", (seq * 7919) % 23), if at % 10 == 9 { at } else { seq })
+                    };
+                    let mut writes: Vec<_> = (0..count).map(write).collect();
+                    writes.sort();
+                    writes.dedup();
+                    wanted.extend(writes.clone());
+                    tables.push(table(kind, &writes));
+                }
+                wanted.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+                let cursors = tables.iter().map(|table| Source::Memtable(table.cursor(SEE_ALL)));
+                let anchor = Anchor::of(anchor.as_bytes());
+                let mut stream = VersionStream::new(cursors.collect(), anchor);
+                // A second start begins again.
+                for _ in 0..2 {
+                    let (mut met, mut last) = (Vec::new(), None);
+                    let mut found = stream.start().expect("memtables are read");
+                    while found {
+                        let entry = stream.entry();
+                        let key = String::from_utf8_lossy(entry.key).into_owned();
+                        assert_eq!(stream.begins_key(), last.as_ref() != Some(&key), "{key}");
+                        let placed = tables[stream.source()].entry_at(stream.place());
+                        assert_eq!((placed.key, placed.seq), (entry.key, entry.seq));
+                        met.push((key.clone(), entry.seq));
+                        last = Some(key);
+                        found = stream.advance().expect("memtables are read");
+                    }
+                    assert_eq!(met, wanted, "{sources} sources");
+                }
+            }
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use memtide::{Config, Db, Durability, MemtableType, Snapshot};
@@ -81,33 +81,6 @@ fn a_job_that_panics_fails_the_writes_and_says_so() {
         assert!(reason.contains("panicked") && reason.contains(breaks), "{reason}");
         assert!(db.get(0_u32.to_be_bytes()).unwrap().is_some(), "reads go on");
     }
-}
-
-/// However the threads fall, a keyspace has no more memtables than it may.
-#[test]
-fn four_writers_never_see_more_than_twelve_memtables() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = roomy(MemtableType::EnhancedSkiplist);
-    config.max_memtable_size = Some(16 << 10);
-    config.flush_target = Some(512 << 10);
-    let db = Db::builder(folder.path()).config(config).open().unwrap();
-    let most = AtomicUsize::new(0);
-    std::thread::scope(|threads| {
-        for writer in 0..4_u32 {
-            let (db, most) = (&db, &most);
-            threads.spawn(move || {
-                for at in 0..8000_u32 {
-                    let key =
-                        [at.wrapping_mul(2_654_435_761), writer].map(u32::to_be_bytes).concat();
-                    db.put(key, [1; 64]).unwrap();
-                    most.fetch_max(runs(db), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    let most = most.into_inner();
-    assert!((4..=12).contains(&most), "{most} memtables");
-    assert_eq!(db.iter().count(), 32_000);
 }
 
 /// Gives the jobs all the time they want.
