@@ -79,20 +79,23 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     })?;
     let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
-    install(engine, keyspace, sealed, changes)?;
+    let wal_start = install(engine, keyspace, sealed, changes)?;
+    // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
     drop(claim);
     engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
     engine.freed.notify();
+    write::release(engine, wal_start);
     engine.wake_compaction();
     Ok(())
 }
 
+/// Makes the keyspace's new version current; says where the log begins since.
 fn install(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
     flushed: &[Arc<Memtable>],
     mut changes: Vec<Change>,
-) -> Result<()> {
+) -> Result<SeqNo> {
     let mut wal_start = wal_start(engine, flushed);
     {
         let mut manifest = engine.manifest.lock();
@@ -104,8 +107,7 @@ fn install(
         let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
         keyspace.install_flush(flushed, version);
     }
-    write::release(engine, wal_start);
-    Ok(())
+    Ok(wal_start)
 }
 
 /// Where the log must begin once `flushed` are in tables: at the first write that only a memtable holds.
