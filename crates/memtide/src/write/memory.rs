@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 
 /// Looks at memory that a reader of this moment may be about to let go of, before it counts as pinned.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 200;
 /// Time between two such looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -44,12 +44,13 @@ impl Wait {
             Freeing::Done | Freeing::Nothing if self.looks == LOOKS => {
                 return Err(pinned());
             }
-            // What was dropped may be what this writer's own last attempt had reserved.
-            Freeing::Done => {
+            // What was dropped may be what this writer's own last attempt had reserved: that is no reason to try
+            // again and again while a flush gives its memory back.
+            Freeing::Done if self.looks == 0 => {
                 self.looks += 1;
                 return Ok(());
             }
-            Freeing::Nothing => {
+            Freeing::Done | Freeing::Nothing => {
                 self.looks += 1;
                 Some(LOOK_INTERVAL)
             }
