@@ -15,9 +15,7 @@ use memtide_base::ledger::Ledger;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{Cursor, Kind, SeqNo, Target, hash};
-use memtide_memtable::{
-    Ahead, Anchor, BatchShape, Inserted, Memtable, MemtableOptions, MemtableType,
-};
+use memtide_memtable::{Anchor, BatchShape, Inserted, Memtable, MemtableOptions, MemtableType};
 
 const HASH_SEED: u64 = 7;
 
@@ -77,7 +75,6 @@ impl World {
         let (hash, mut shape) = (hash::key_hash(HASH_SEED, &key), BatchShape::default());
         self.table.measure(&mut shape, Kind::Put, hash, &key, &value);
         let mut room = self.table.reserve(&shape).expect("there is room");
-        self.warm(Ahead::Insert, keys, seq);
         assert_ne!(room.insert(Kind::Put, hash, &key, &value, seq), Inserted::Duplicate);
         drop(room);
         let mut commit = self.commit.lock();
@@ -86,20 +83,12 @@ impl World {
         self.visible.store(visible, Ordering::Release);
     }
 
-    /// Walks towards as many keys as it takes for that.
-    fn warm(&self, ahead: Ahead, keys: u64, first: u64) {
-        let keys = [0, 1, 2, 3].map(|next| key_of((first + next) % keys));
-        let hashed = keys.iter().map(|key| (&key[..], hash::key_hash(HASH_SEED, key)));
-        self.table.warm_at_any_size(ahead, hashed);
-    }
-
     /// One get and one walk each way show exactly the writes below a published bound.
     fn read(&self, keys: u64, round: u64) {
         let below = self.visible.load(Ordering::Acquire);
         let newest = |number: u64| (0..below).rev().find(|seq| seq % keys == number);
         let number = round % keys;
         let key = key_of(number);
-        self.warm(Ahead::Get, keys, round);
         let shown = self.table.get(&key, hash::key_hash(HASH_SEED, &key), below);
         let shown = shown.map(|entry| (entry.seq, entry.value.to_vec()));
         let want = newest(number).map(|seq| (seq, seq.to_le_bytes().to_vec()));
