@@ -53,12 +53,14 @@ fn merge(
     let from_level = plan.inputs.iter().map(|(level, _)| *level).min().unwrap_or_default();
     let older = OutsideTables { version, from_level, inputs: &inputs };
     let (sources, tombstones) = open_inputs(engine, plan)?;
+    // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
+    let anchor = keyspace.current().active.learned_anchor();
     let tables = rewrite(
         engine,
         Rewrite {
             keyspace,
             sources,
-            anchor: keyspace.current().active.learned_anchor(),
+            anchor,
             tombstones,
             readers: &readers,
             older: &older,

@@ -384,7 +384,7 @@ fn opening_read_only_writes_no_byte_and_refuses_every_write() {
     assert!(photograph(dir.path()) == before, "a read-only open changed a file");
 }
 
-/// The machine's files, but a table can only be created while the gate is open.
+/// The machine's files, but while the gate is closed whoever creates a table waits; the next one passes by.
 #[derive(Debug)]
 struct Gated {
     open: Mutex<bool>,
@@ -393,11 +393,31 @@ struct Gated {
 }
 
 impl Gated {
+    fn new() -> Arc<Self> {
+        let waiting = AtomicBool::new(false);
+        Arc::new(Self { open: Mutex::new(true), changed: Condvar::new(), waiting })
+    }
+
+    /// Closes the gate.
+    fn close(&self) {
+        self.waiting.store(false, Ordering::Release);
+        self.set(false);
+    }
+
+    /// Returns when somebody waits.
+    fn await_waiting(&self) {
+        while !self.waiting.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
     fn pass(&self, path: &Path) {
         if path.extension().is_some_and(|kind| kind == "sst") {
             let mut open = self.open.lock().unwrap();
+            if *open || self.waiting.swap(true, Ordering::AcqRel) {
+                return;
+            }
             while !*open {
-                self.waiting.store(true, Ordering::Release);
                 open = self.changed.wait(open).unwrap();
             }
         }
@@ -461,9 +481,7 @@ impl Vfs for Gated {
 #[test]
 fn closing_waits_for_the_upkeep_that_callers_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let gate =
-        Gated { open: Mutex::new(true), changed: Condvar::new(), waiting: AtomicBool::new(false) };
-    let gate = Arc::new(gate);
+    let gate = Gated::new();
     for compacts in [false, true] {
         let env = Env { vfs: Arc::<Gated>::clone(&gate), ..Env::real() };
         let config = Config { enable_background_compaction: Some(false), ..Config::default() };
@@ -477,14 +495,11 @@ fn closing_waits_for_the_upkeep_that_callers_asked_for() {
         if compacts {
             db.flush().unwrap();
         }
-        gate.waiting.store(false, Ordering::Release);
-        gate.set(false);
+        gate.close();
         std::thread::scope(|scope| {
             let gate = OpensAtLast(&gate);
             let upkeep = scope.spawn(|| if compacts { db.compact() } else { db.flush() });
-            while !gate.0.waiting.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
+            gate.0.await_waiting();
             let closing = scope.spawn(|| db.clone().close());
             while !closed(db.get("first")) {
                 std::thread::yield_now();
@@ -506,4 +521,31 @@ fn closing_waits_for_the_upkeep_that_callers_asked_for() {
             (memtide::Slice::copy_of(b"again"), 2)
         );
     }
+}
+
+#[test]
+fn a_compaction_pins_no_memtable() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Gated::new();
+    let env = Env { vfs: Arc::<Gated>::clone(&gate), ..Env::real() };
+    let config = Config { enable_background_compaction: Some(false), ..Config::default() };
+    let db = Db::builder(dir.path()).config(config).env(env).open().unwrap();
+    for _ in 0..2 {
+        db.put("key", "in a table").unwrap();
+        db.flush().unwrap();
+    }
+    gate.close();
+    std::thread::scope(|scope| {
+        let gate = OpensAtLast(&gate);
+        let compaction = scope.spawn(|| db.compact());
+        gate.0.await_waiting();
+        let before = db.stats().memory_used;
+        db.put("large", vec![7; 300 << 10]).unwrap();
+        assert!(db.stats().memory_used > before + (300 << 10));
+        db.flush().unwrap();
+        let after = db.stats().memory_used;
+        assert!(after < before + (100 << 10), "{after} bytes are held, {before} were");
+        drop(gate);
+        compaction.join().unwrap().unwrap();
+    });
 }
