@@ -92,12 +92,51 @@ pub(crate) struct Arena {
     memory: Memory,
     /// Where the next slab begins.
     tail: AtomicU64,
-    /// The largest piece that a slab gave back from the midst of the arena: start and end.
-    spare: Mutex<(u64, u64)>,
+    spare: Spare,
     reserved: AtomicU64,
     limit: u64,
     seq_base: OnceLock<SeqNo>,
     anchor: Anchor,
+}
+
+/// The largest piece that a slab gave back from the midst of the arena.
+#[derive(Debug, Default)]
+struct Spare {
+    /// Its start and end.
+    piece: Mutex<(u64, u64)>,
+    /// Its length, to be looked at without the lock: most of the time there is none.
+    len: AtomicU64,
+}
+
+impl Spare {
+    /// The piece, from a multiple of eight on, if it holds `bytes`.
+    fn piece_for(&self, bytes: u64) -> Option<(u64, u64)> {
+        // Relaxed: who reads an old length plans without the piece, or is put right by the lock.
+        if self.len.load(Ordering::Relaxed) < bytes {
+            return None;
+        }
+        let (start, end) = *self.piece.lock();
+        let start = round_up(start, 8);
+        (start + bytes <= end).then_some((start, end))
+    }
+
+    /// Takes the piece that ends at `end`, unless a larger one has taken its place.
+    fn take(&self, end: u64) {
+        let mut piece = self.piece.lock();
+        if piece.1 == end {
+            *piece = (0, 0);
+            self.len.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps a piece if it is larger than the one there is.
+    fn offer(&self, start: u64, end: u64) {
+        let mut piece = self.piece.lock();
+        if end - start > piece.1 - piece.0 {
+            *piece = (start, end);
+            self.len.store(end - start, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Heap bytes that count against the arena's limit although they lie outside of it.
@@ -135,7 +174,7 @@ impl Arena {
         Self {
             memory: Memory::new(),
             tail: AtomicU64::new(FIRST_OFFSET),
-            spare: Mutex::new((0, 0)),
+            spare: Spare::default(),
             reserved: AtomicU64::new(0),
             limit,
             seq_base: OnceLock::new(),
@@ -174,7 +213,7 @@ impl Arena {
         let start = self.tail.load(Ordering::Relaxed);
         let current = segment_of(start);
         let room = self.limit.checked_sub(self.reserved() + beside.all)?;
-        if let Some((start, end)) = self.spare_for(bytes) {
+        if let Some((start, end)) = self.spare.piece_for(bytes) {
             return Some(Plan { start, end, segment: None, is_spare: true });
         }
         let at_tail = |start, segment| Plan { start, end: start + bytes, segment, is_spare: false };
@@ -210,22 +249,11 @@ impl Arena {
         allocated
     }
 
-    /// The spare piece if it holds `bytes`.
-    fn spare_for(&self, bytes: u64) -> Option<(u64, u64)> {
-        let (start, end) = *self.spare.lock();
-        let start = round_up(start, 8);
-        (start + bytes <= end).then_some((start, end))
-    }
-
     /// The slab of the plan made last, which was allocated.
     pub(crate) fn slab(&self, plan: &Plan) -> Slab<'_> {
         let (mut start, end) = (plan.start, plan.end);
         if plan.is_spare {
-            let mut spare = self.spare.lock();
-            // A larger piece may have taken its place since the plan.
-            if spare.1 == end {
-                *spare = (0, 0);
-            }
+            self.spare.take(end);
             let granted = plan.end - start;
             return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
         }
@@ -434,11 +462,7 @@ impl Drop for Slab<'_> {
             Ordering::Relaxed,
         );
         if given.is_err() {
-            let from = self.resume.unwrap_or(self.at);
-            let mut spare = self.arena.spare.lock();
-            if self.end - from > spare.1 - spare.0 {
-                *spare = (from, self.end);
-            }
+            self.arena.spare.offer(self.resume.unwrap_or(self.at), self.end);
         }
     }
 }

@@ -20,12 +20,19 @@ pub(crate) fn older(arena: &Arena, at: Ref) -> Option<Ref> {
 /// The newest version with `seq < below` from `head` on.
 #[inline]
 pub(crate) fn newest_below(arena: &Arena, head: Option<Ref>, below: SeqNo) -> Option<Ref> {
-    let mut at = head;
-    while let Some(version) = at {
+    let newest = head?;
+    if arena.seq(newest) < below { head } else { newest_behind(arena, newest, below) }
+}
+
+/// As [`newest_below`], from the version behind `at` on. Apart, because most keys have one version that is visible.
+#[inline(never)]
+fn newest_behind(arena: &Arena, at: Ref, below: SeqNo) -> Option<Ref> {
+    let mut next = older(arena, at);
+    while let Some(version) = next {
         if arena.seq(version) < below {
-            return at;
+            return next;
         }
-        at = older(arena, version);
+        next = older(arena, version);
     }
     None
 }

@@ -22,6 +22,7 @@
 mod block;
 
 use std::cmp::Ordering as Order;
+use std::ops::Range;
 
 use memtide_base::SeqNo;
 use memtide_base::sync::Mutex;
@@ -349,6 +350,11 @@ impl<'k> Edge<'k> {
 /// A version of a leaf and a slot that is the edge's in it.
 type Hint = Option<(u64, usize)>;
 
+/// A reader that goes so far at once will go on.
+const FETCHED_FROM: usize = 4;
+/// Cache lines of a record that are asked for: header, key and the beginning of the value.
+const RECORD_LINES: usize = 2;
+
 /// One step of a reader.
 #[derive(Clone, Copy)]
 struct Read<'a> {
@@ -416,8 +422,9 @@ impl<'a> Read<'a> {
             return 0;
         }
         let (mut count, mut last) = (0, index);
+        let record = leaf.slots(RECORD);
         let mut pass = |slot: usize| {
-            if let Some((slot, at)) = self.visible(leaf, slot) {
+            if let Some(at) = chain::newest_below(self.arena, Some(record(slot)), self.below) {
                 passed[count].at = Some(at);
                 (count, last) = (count + 1, slot);
             }
@@ -430,9 +437,38 @@ impl<'a> Read<'a> {
         if count == 0 || !leaf.is_still(state) {
             return 0;
         }
+        if passed.len() >= FETCHED_FROM {
+            self.fetch(leaf, last, step, passed.len());
+        }
         pos.at = passed[count - 1].at;
         pos.words[1] = last as u64;
         count
+    }
+
+    /// Asks for the records that the next stretch of so many will look at, while the reader is busy with this one.
+    /// Where the leaf ends within it, for what leads to those of the next leaf; where it ends before, for those.
+    fn fetch<const SLOTS: u32>(self, leaf: Leaf<'a, SLOTS>, last: usize, step: Walk, count: usize) {
+        let ask = |leaf: Leaf<'a, SLOTS>, slots: Range<usize>| {
+            let record = leaf.slots(RECORD);
+            slots.for_each(|slot| self.arena.prefetch(record(slot), 1, RECORD_LINES));
+        };
+        let (slots, beyond) = match step {
+            Walk::Next => (last + 1..leaf.count().min(last + 1 + count), leaf.next()),
+            Walk::Prev | Walk::Older => (last.saturating_sub(count)..last, leaf.prev()),
+        };
+        if slots.len() == count {
+            return ask(leaf, slots);
+        }
+        let Some(beyond) = beyond else { return ask(leaf, slots) };
+        if !slots.is_empty() {
+            beyond.prefetch_refs();
+            return ask(leaf, slots);
+        }
+        let held = beyond.count();
+        match step {
+            Walk::Next => ask(beyond, 0..held.min(count)),
+            Walk::Prev | Walk::Older => ask(beyond, held.saturating_sub(count)..held),
+        }
     }
 
     /// Puts `pos` on the last key with a visible version up to the edge. It belongs into `leaf`, behind it,
@@ -640,7 +676,7 @@ mod tests {
             }
         }
 
-        fn write(&mut self, seqs: std::ops::Range<SeqNo>) -> Write {
+        fn write(&mut self, seqs: Range<SeqNo>) -> Write {
             let kind = if self.below(4) == 0 { Kind::Delete } else { Kind::Put };
             let seq = seqs.start + self.below(seqs.end - seqs.start);
             let len = if kind == Kind::Put { self.len_below(20) } else { 0 };

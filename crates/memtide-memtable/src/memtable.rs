@@ -144,6 +144,47 @@ struct Counters {
     first_seq: AtomicU64,
 }
 
+impl Counters {
+    /// Counts what a reservation may insert. One that is alone has nobody to tell: the next one waits for its end.
+    fn begin(&self, shape: &BatchShape, is_alone: bool) {
+        if !is_alone {
+            self.entries_in_flight.fetch_add(shape.entries, Ordering::Relaxed);
+        }
+        if shape.range_deletes > 0 {
+            self.range_deletes_in_flight.fetch_add(shape.range_deletes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what it did insert, at its end. A locked read-modify-write costs as much as a cache hit of the next
+    /// level, so there are no more of them than there must be: none where nobody else counts.
+    fn end(&self, shape: &BatchShape, tally: &Tally, is_alone: bool) {
+        // Release pairs with the Acquire of those who ask: what was counted is in the index.
+        let add = |counter: &AtomicU64, more: u64| {
+            if is_alone {
+                counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Release);
+            } else if more > 0 {
+                counter.fetch_add(more, Ordering::Release);
+            }
+        };
+        add(&self.key_bytes, tally.key_bytes);
+        add(&self.value_bytes, tally.value_bytes);
+        if self.seq_end.load(Ordering::Relaxed) < tally.seq_end {
+            self.seq_end.fetch_max(tally.seq_end, Ordering::Release);
+        }
+        if self.first_seq.load(Ordering::Relaxed) > tally.first_seq {
+            self.first_seq.fetch_min(tally.first_seq, Ordering::Release);
+        }
+        add(&self.entries, tally.entries);
+        add(&self.range_deletes, tally.range_deletes);
+        if !is_alone {
+            self.entries_in_flight.fetch_sub(shape.entries, Ordering::Release);
+        }
+        if shape.range_deletes > 0 {
+            self.range_deletes_in_flight.fetch_sub(shape.range_deletes, Ordering::Release);
+        }
+    }
+}
+
 impl Memtable {
     /// An empty table. Costs its own few hundred bytes until the first reservation.
     #[must_use]
@@ -225,9 +266,8 @@ impl Memtable {
         self.grow(&mut charge, &plan)?;
         let mut slab = self.arena.slab(&plan);
         self.filter.carve(&mut slab);
-        self.counters.entries_in_flight.fetch_add(shape.entries, Ordering::Relaxed);
-        range_deletes_in_flight.fetch_add(more, Ordering::Relaxed);
         let only = (!self.index.inserts_concurrently()).then_some(charge);
+        self.counters.begin(shape, only.is_some());
         let (table, shape, tally) = (self, *shape, Tally::new());
         let entries_before = self.entry_count();
         Ok(Reservation {
@@ -238,7 +278,7 @@ impl Memtable {
             tally,
             slab,
             _heap: heap,
-            _only: only,
+            only,
         })
     }
 
@@ -472,17 +512,6 @@ impl Memtable {
     pub(crate) fn read<R>(&self, step: impl FnOnce(&dyn MemIndex, &Arena) -> R) -> R {
         step(&*self.index, &self.arena)
     }
-
-    /// Counts what a reservation inserted.
-    fn count(&self, tally: &Tally) {
-        let counters = &self.counters;
-        counters.key_bytes.fetch_add(tally.key_bytes, Ordering::Relaxed);
-        counters.value_bytes.fetch_add(tally.value_bytes, Ordering::Relaxed);
-        counters.seq_end.fetch_max(tally.seq_end, Ordering::Release);
-        counters.first_seq.fetch_min(tally.first_seq, Ordering::Release);
-        counters.entries.fetch_add(tally.entries, Ordering::Release);
-        counters.range_deletes.fetch_add(tally.range_deletes, Ordering::Release);
-    }
 }
 
 impl fmt::Debug for Memtable {
@@ -507,7 +536,7 @@ pub struct Reservation<'m> {
     slab: Slab<'m>,
     _heap: HeapHold<'m>,
     /// Keeps others out where the index takes one writer; dropped last.
-    _only: Option<MutexGuard<'m, Charge>>,
+    only: Option<MutexGuard<'m, Charge>>,
 }
 
 /// What one reservation inserted.
@@ -622,10 +651,7 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        let counters = &self.table.counters;
-        self.table.count(&self.tally);
-        counters.entries_in_flight.fetch_sub(self.shape.entries, Ordering::Release);
-        counters.range_deletes_in_flight.fetch_sub(self.shape.range_deletes, Ordering::Release);
+        self.table.counters.end(&self.shape, &self.tally, self.only.is_some());
     }
 }
 

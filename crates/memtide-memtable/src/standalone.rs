@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
-use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::sync::{Arc, Guard, Mutex, Swap};
 use memtide_base::{Cursor, Kind, SeqNo, Slice, Target, hash, key};
 
 use crate::anchor::Anchor;
@@ -37,7 +37,7 @@ const HASH_SEED: u64 = 0x4D65_6D74_6964_6531;
 pub struct MemtableVariant {
     kind: MemtableType,
     options: MemtableOptions,
-    table: RwLock<Arc<Memtable>>,
+    table: Swap<Memtable>,
     /// Held by writers: between taking a sequence number and publishing it.
     writer: Mutex<()>,
     /// Reads see what is below it.
@@ -85,7 +85,7 @@ impl MemtableVariant {
             anchor: Anchor::default(),
             ledger,
         };
-        let table = RwLock::new(Memtable::new(&options));
+        let table = Swap::new(Memtable::new(&options));
         Self { kind, options, table, writer: Mutex::new(()), visible: AtomicU64::new(0) }
     }
 
@@ -162,7 +162,7 @@ impl MemtableVariant {
         let pairs = || entries.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
         pairs().try_for_each(|(key, value)| check_lengths(key, value))?;
         let _writer = self.writer.lock();
-        let table = Arc::clone(&self.table.read());
+        let table = self.table.guard();
         let mut shape = BatchShape::default();
         for (key, value) in pairs() {
             table.measure(&mut shape, Kind::Put, hashed(key).1, key, value);
@@ -185,9 +185,8 @@ impl MemtableVariant {
     /// Forgets everything and gives the memory back, except what running readers still hold.
     pub fn clear(&self) {
         let _writer = self.writer.lock();
-        let mut table = self.table.write();
-        let anchor = table.learned_anchor();
-        *table = Memtable::new(&MemtableOptions { anchor, ..self.options.clone() });
+        let anchor = self.table.guard().learned_anchor();
+        self.table.store(Memtable::new(&MemtableOptions { anchor, ..self.options.clone() }));
     }
 
     /// Keys that have a value. O(n).
@@ -207,7 +206,7 @@ impl MemtableVariant {
     /// Where the table's bytes are, used and reserved.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.table.read().usage()
+        self.table.guard().usage()
     }
 
     /// All keys with their values, in key order, as of now.
@@ -248,8 +247,8 @@ impl MemtableVariant {
         }
     }
 
-    fn snapshot(&self) -> (Arc<Memtable>, SeqNo) {
-        let table = Arc::clone(&self.table.read());
+    fn snapshot(&self) -> (Guard<Arc<Memtable>>, SeqNo) {
+        let table = self.table.guard();
         // Acquire pairs with the Release in `write`: what is below was inserted before.
         (table, self.visible.load(Ordering::Acquire))
     }
@@ -257,7 +256,7 @@ impl MemtableVariant {
     fn write(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), StandaloneError> {
         check_lengths(key, value)?;
         let _writer = self.writer.lock();
-        let table = Arc::clone(&self.table.read());
+        let table = self.table.guard();
         let hash = hash::key_hash(HASH_SEED, key);
         let mut shape = BatchShape::default();
         table.measure(&mut shape, kind, hash, key, value);

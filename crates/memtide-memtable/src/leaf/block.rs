@@ -216,11 +216,25 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         ref_in(&self.lane(lane)[index])
     }
 
+    /// As [`Block::slot`], for many slots.
+    #[inline]
+    pub(crate) fn slots(self, lane: u32) -> impl Fn(usize) -> Ref + 'a {
+        let words = self.lane(lane);
+        move |index| ref_in(&words[index])
+    }
+
     /// Asks for state, heads, links and the refs of the records.
     #[inline]
     pub(crate) fn prefetch(self) {
         let words = STATE_WORDS + LINK_WORDS + 3 * SLOTS;
         self.arena.prefetch(self.at, 0, (4 * words as usize).div_ceil(LINE));
+    }
+
+    /// Asks for state, links and the refs of the records.
+    pub(crate) fn prefetch_refs(self) {
+        self.arena.prefetch(self.at, 0, 1);
+        let links = behind(self.at, STATE_WORDS + 2 * SLOTS);
+        self.arena.prefetch(links, 0, (4 * (LINK_WORDS + SLOTS) as usize).div_ceil(LINE));
     }
 
     /// Asks for what a comparison with the first key looks at, and for some of the `front` words before it.
