@@ -13,6 +13,7 @@ mod layers;
 mod links;
 mod local_words;
 mod modules;
+mod names;
 mod paths;
 mod size;
 mod source;
@@ -61,6 +62,7 @@ const RULES: &[Rule] = &[
     world::check,
     size::check,
     links::check,
+    names::check,
 ];
 
 /// Checks the tree below `root` and prints what it finds.
