@@ -21,9 +21,11 @@ use memtide_base::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arena::{Arena, Ref, Slab};
 use crate::contract::{
-    BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos, Seek, Walk,
+    Ahead, BatchShape, Cost, Descriptor, Inserted, LookupKey, MemIndex, NewEntry, Passed, Pos,
+    Seek, Walk,
 };
 use crate::leaf::{Block, Leaf, Leaves, Level, RECORD, TRIES, undisturbed};
+use crate::warm;
 
 const SLOTS: u32 = 64;
 /// The lane of a fence block that holds the children.
@@ -35,6 +37,13 @@ type Fence<'a> = Block<'a, SLOTS, 2>;
 
 /// The fence of each level from 1 on that a descent passed, with the slot it took; `None` above the root.
 type Path = [Option<(Ref, usize)>; FENCE_LEVELS];
+
+/// A search on its way: the block it comes to, and on which level that is.
+struct Descent<'k> {
+    k: LookupKey<'k>,
+    at: Option<Ref>,
+    level: usize,
+}
 
 #[derive(Debug)]
 pub(crate) struct Sorted {
@@ -155,6 +164,20 @@ impl Sorted {
     }
 }
 
+/// Goes on with a descent by one level; `false` at its end.
+fn hop(arena: &Arena, descent: &mut Descent<'_>) -> bool {
+    let Some(at) = descent.at else { return false };
+    if descent.level == 0 {
+        Leaf::<SLOTS>::at(arena, at).prefetch_record(&descent.k);
+        return false;
+    }
+    let (_, below) = child(Fence::at(arena, at), &descent.k);
+    // Heads and refs of a leaf lie where those of a fence do.
+    Fence::at(arena, below).prefetch();
+    (descent.at, descent.level) = (Some(below), descent.level - 1);
+    true
+}
+
 /// The slot of `fence` whose child has `k`, and that child. Where slots move too often under a reader it is
 /// the first one, which never changes: from there the leaf is found by going right.
 #[inline]
@@ -234,6 +257,16 @@ impl MemIndex for Sorted {
         Leaves::get(arena, self.leaf(arena, k)?, k, below)
     }
 
+    fn warm_from(&self) -> u64 {
+        16 << 20
+    }
+
+    fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], _ahead: Ahead) {
+        let root = self.root();
+        let level = root.map_or(0, |root| Fence::at(arena, root).tag() as usize);
+        warm::in_lock_step(keys, |k| Descent { k, at: root, level }, |descent| hop(arena, descent));
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         self.leaves.seek(arena, pos, below, to, |k| self.leaf(arena, k));
     }
@@ -267,6 +300,7 @@ mod tests {
     use memtide_base::Kind;
 
     use super::*;
+    use crate::variants::{model_test as model, warm_test};
 
     fn insert(index: &Sorted, arena: &Arena, keys: &[Vec<u8>], first_seq: SeqNo) {
         let records: u64 =
@@ -300,6 +334,14 @@ mod tests {
         let mixed = (number ^ number >> 30).wrapping_add(1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ mixed >> 31
+    }
+
+    #[test]
+    fn a_walk_ahead_ends_at_the_record_of_its_key() {
+        // Heads that differ, and heads that say nothing.
+        for prefix in ["", "tide/high/"] {
+            warm_test::walks_end_at_the_records(&model::Rig::new(|_| Sorted::new()), prefix);
+        }
     }
 
     #[test]
