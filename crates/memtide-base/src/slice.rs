@@ -24,27 +24,44 @@ enum Repr {
 
 impl Slice {
     /// A slice with its own copy of `bytes`.
+    #[inline]
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
         if bytes.len() <= INLINE_LEN_MAX {
-            let mut inline = [0; INLINE_LEN_MAX];
-            inline[..bytes.len()].copy_from_slice(bytes);
-            #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_LEN_MAX")]
-            let len = bytes.len() as u8;
-            return Self(Repr::Inline { len, bytes: inline });
+            return Self::inline(bytes);
         }
         Self::part_of(&Arc::from(bytes), 0, bytes.len())
+    }
+
+    /// A copy inside the slice, of at most `INLINE_LEN_MAX` bytes. Two copies of fixed length that overlap cost
+    /// less than one of a length that is only known when it runs.
+    #[inline]
+    fn inline(bytes: &[u8]) -> Self {
+        let mut inline = [0; INLINE_LEN_MAX];
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+            inline[..16].copy_from_slice(first);
+            inline[bytes.len() - 16..bytes.len()].copy_from_slice(last);
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+            inline[..8].copy_from_slice(first);
+            inline[bytes.len() - 8..bytes.len()].copy_from_slice(last);
+        } else {
+            inline[..bytes.len()].copy_from_slice(bytes);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_LEN_MAX")]
+        let len = bytes.len() as u8;
+        Self(Repr::Inline { len, bytes: inline })
     }
 
     /// `owner[start..end]` without copying it, unless it is short enough to lie inside the slice.
     ///
     /// # Panics
     /// If the range is not inside `owner`, or `owner` is 4 GiB or longer.
+    #[inline]
     #[must_use]
     pub fn part_of(owner: &Arc<[u8]>, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= owner.len(), "{start}..{end} of {} bytes", owner.len());
         if end - start <= INLINE_LEN_MAX {
-            return Self::copy_of(&owner[start..end]);
+            return Self::inline(&owner[start..end]);
         }
         let small =
             |at: usize| u32::try_from(at).expect("no allocation of the engine reaches 4 GiB");
@@ -52,6 +69,7 @@ impl Slice {
     }
 
     /// The bytes.
+    #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -70,6 +88,7 @@ impl Default for Slice {
 impl Deref for Slice {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         self.as_bytes()
     }
@@ -168,6 +187,10 @@ mod tests {
 
     #[test]
     fn short_and_shared_slices_show_the_same_bytes() {
+        for len in 0..40 {
+            let bytes: Vec<u8> = (1..=len).collect();
+            assert_eq!(Slice::copy_of(&bytes).as_bytes(), bytes, "{len} B");
+        }
         let owner: Arc<[u8]> = (0..100).collect::<Vec<u8>>().into();
         for (start, end) in [(0, 0), (3, 33), (3, 34), (0, 100)] {
             let part = Slice::part_of(&owner, start, end);

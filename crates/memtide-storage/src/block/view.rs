@@ -102,8 +102,7 @@ impl BlockView {
     /// Value of a row as a slice that shares the block's bytes.
     #[must_use]
     pub fn value_slice(&self, row: usize) -> Slice {
-        let range = self.value_range(row);
-        Slice::part_of(&self.bytes, range.start, range.end)
+        self.slice(self.value_range(row))
     }
 
     /// Replaces `key` by the key of a row.
@@ -111,8 +110,39 @@ impl BlockView {
     pub fn write_key(&self, row: usize, key: &mut Vec<u8>) {
         key.clear();
         key.extend_from_slice(self.prefix());
-        key.extend_from_slice(&self.heads()[row][..self.short(row)]);
-        key.extend_from_slice(self.tail(row));
+        self.push_suffix(row, key);
+    }
+
+    /// Appends to `key` what a row's key has behind the prefix.
+    #[inline]
+    pub(super) fn push_suffix(&self, row: usize, key: &mut Vec<u8>) {
+        key.extend_from_slice(&self.heads()[row]);
+        if self.shape.has(HAS_SHORT) {
+            // What a head has behind its key is padding, and such a key has no tail.
+            key.truncate(key.len() + self.short(row) - HEAD_LEN);
+        }
+        let tail = self.span(self.layout.tails, self.layout.tail_bytes, row);
+        match self.bytes[tail.start..].first_chunk::<HEAD_LEN>() {
+            // Whatever follows the tail, a copy of fixed length is cheaper than one of the right length.
+            Some(chunk) if tail.len() <= HEAD_LEN => {
+                let len = key.len() + tail.len();
+                key.extend_from_slice(chunk);
+                key.truncate(len);
+            }
+            _ => key.extend_from_slice(&self.bytes[tail]),
+        }
+    }
+
+    /// A stretch of the block.
+    #[inline]
+    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range]
+    }
+
+    /// A stretch of the block that shares its bytes.
+    #[inline]
+    pub(super) fn slice(&self, range: Range<usize>) -> Slice {
+        Slice::part_of(&self.bytes, range.start, range.end)
     }
 
     /// Whether a row's key is `key`.
@@ -231,7 +261,7 @@ impl BlockView {
     }
 
     #[inline]
-    fn prefix(&self) -> &[u8] {
+    pub(super) fn prefix(&self) -> &[u8] {
         &self.bytes[HEADER_LEN..HEADER_LEN + usize::from(self.shape.prefix_len)]
     }
 
@@ -252,18 +282,26 @@ impl BlockView {
 
     #[inline]
     fn tail(&self, row: usize) -> &[u8] {
-        let from = self.layout.tail_bytes as usize;
-        let (start, end) =
-            (self.offset(self.layout.tails, row), self.offset(self.layout.tails, row + 1));
-        &self.bytes[from + start..from + end]
+        &self.bytes[self.span(self.layout.tails, self.layout.tail_bytes, row)]
     }
 
+    /// Where the value of a row lies in the block.
     #[inline]
-    fn value_range(&self, row: usize) -> Range<usize> {
-        let from = self.layout.value_bytes as usize;
-        let (start, end) =
-            (self.offset(self.layout.vals, row), self.offset(self.layout.vals, row + 1));
-        from + start..from + end
+    pub(super) fn value_range(&self, row: usize) -> Range<usize> {
+        self.span(self.layout.vals, self.layout.value_bytes, row)
+    }
+
+    /// Where the bytes of `row` lie whose offsets are at `column` and count from `from`.
+    #[inline]
+    fn span(&self, column: u32, from: u32, row: usize) -> Range<usize> {
+        let from = from as usize;
+        if self.shape.has(WIDE_OFFSETS) {
+            return from + self.offset(column, row)..from + self.offset(column, row + 1);
+        }
+        // Both at once: they lie side by side.
+        let stored = &self.bytes[column as usize + 2 * row..][..4];
+        let [start, end] = [[stored[0], stored[1]], [stored[2], stored[3]]].map(u16::from_le_bytes);
+        from + usize::from(start)..from + usize::from(end)
     }
 
     #[inline]

@@ -46,49 +46,45 @@ impl TableCursor {
     /// # Panics
     /// If the cursor stands on no entry: a bug in the caller.
     #[must_use]
+    #[inline]
     pub fn value(&self) -> Slice {
         self.here().value_slice()
     }
 
+    #[inline]
     fn here(&self) -> &BlockCursor {
         assert_eq!(self.standing, Standing::Entry, "the cursor stands on no entry");
+        self.pinned()
+    }
+
+    #[inline]
+    fn pinned(&self) -> &BlockCursor {
         self.at.as_ref().expect("a cursor that stands somewhere pins a block")
     }
 
-    /// The pinned block, if it is `block`; else that block, read.
-    fn fetch(&self, block: usize) -> Result<Arc<BlockView>> {
-        match &self.at {
-            Some(at) if self.block == block => Ok(Arc::clone(at.view())),
-            _ => self.table.block(block),
-        }
-    }
-
-    fn stand(&mut self, block: usize, view: &Arc<BlockView>, row: usize) {
+    /// Pins `block`, read unless it is pinned already. The key stays that of the row stood on last.
+    fn pin(&mut self, block: usize) -> Result<()> {
         match &mut self.at {
-            Some(at) if self.block == block => at.stand(row),
-            Some(at) => at.enter(Arc::clone(view), row),
-            None => self.at = Some(BlockCursor::new(Arc::clone(view), row, Vec::new())),
+            Some(_) if self.block == block => return Ok(()),
+            Some(at) => at.pin(self.table.block(block)?),
+            None => self.at = Some(BlockCursor::new(self.table.block(block)?)),
         }
         self.block = block;
+        Ok(())
+    }
+
+    #[inline]
+    fn stand(&mut self, row: usize) {
+        self.at.as_mut().expect("only rows of a pinned block are stood on").stand(row);
         self.standing = Standing::Entry;
     }
 
-    /// Whether row `row` of `view` has the key the cursor stands on or stood on last.
-    fn is_current(&self, view: &BlockView, row: usize) -> bool {
-        self.at.as_ref().is_some_and(|at| view.key_is(row, at.key()))
-    }
-
-    /// Stands on the newest visible version of the first key at or behind `row` of `block` that has
-    /// one; with `skip`, rows that go on with the current key at a block's head do not count.
-    fn forward(
-        &mut self,
-        mut block: usize,
-        mut view: Arc<BlockView>,
-        mut row: usize,
-        mut skip: bool,
-    ) -> Result<bool> {
+    /// Stands on the newest visible version of the first key at or behind `row` of the pinned block that
+    /// has one; with `skip`, rows that go on with the current key at a block's head do not count.
+    fn forward(&mut self, mut row: usize, mut skip: bool) -> Result<bool> {
         loop {
-            if skip && row == 0 && self.is_current(&view, 0) {
+            let (at, view) = (self.pinned(), self.pinned().view());
+            if skip && row == 0 && view.key_is(0, at.key()) {
                 row = view.run_end(0);
             }
             // Only a block that ends with the current key lets it go on in the next.
@@ -97,29 +93,24 @@ impl TableCursor {
                 let run = row..view.run_end(row);
                 row = view.first_visible(run.clone(), self.below);
                 if row < run.end {
-                    self.stand(block, &view, row);
+                    self.stand(row);
                     return Ok(true);
                 }
             }
-            (block, row) = (block + 1, 0);
-            if block >= self.table.blocks() {
+            if self.block + 1 >= self.table.blocks() {
                 return Ok(false);
             }
-            view = self.fetch(block)?;
+            self.pin(self.block + 1)?;
+            row = 0;
         }
     }
 
-    /// Stands on the newest visible version of the last key before row `end` of `block` that has one;
-    /// with `skip`, rows that go on with the current key at a block's end do not count.
-    fn backward(
-        &mut self,
-        mut block: usize,
-        mut view: Arc<BlockView>,
-        mut end: usize,
-        mut skip: bool,
-    ) -> Result<bool> {
+    /// Stands on the newest visible version of the last key before row `end` of the pinned block that has
+    /// one; with `skip`, rows that go on with the current key at a block's end do not count.
+    fn backward(&mut self, mut end: usize, mut skip: bool) -> Result<bool> {
         loop {
-            if skip && end == view.rows() && self.is_current(&view, end - 1) {
+            let (at, view) = (self.pinned(), self.pinned().view());
+            if skip && end == view.rows() && view.key_is(end - 1, at.key()) {
                 end = view.run_start(end - 1);
             }
             skip &= end == 0;
@@ -127,36 +118,41 @@ impl TableCursor {
                 let run = view.run_start(end - 1)..end;
                 let row = view.first_visible(run.clone(), self.below);
                 if row < run.end {
-                    self.stand(block, &view, row);
+                    self.stand(row);
                     return self.rise_to_newest().map(|()| true);
                 }
                 end = run.start;
             }
-            let Some(before) = block.checked_sub(1) else { return Ok(false) };
-            block = before;
-            view = self.fetch(block)?;
-            end = view.rows();
+            let Some(before) = self.block.checked_sub(1) else { return Ok(false) };
+            self.pin(before)?;
+            end = self.pinned().view().rows();
         }
     }
 
     /// Moves from a visible version at a block's head to the newest visible one of the same key.
     fn rise_to_newest(&mut self) -> Result<()> {
-        let table = Arc::clone(&self.table);
-        while let (Some(at), Some(before)) = (&self.at, self.block.checked_sub(1)) {
+        while let (0, Some(before)) = (self.pinned().row(), self.block.checked_sub(1)) {
+            let key = self.pinned().key();
             // A block that goes on into the next ends with the key its separator is.
-            let separated = table.index().is_none_or(|index| !index.key_is(before, at.key()));
-            if at.row() > 0 || separated {
+            if self.table.index().is_none_or(|index| !index.key_is(before, key)) {
                 break;
             }
-            let view = table.block(before)?;
+            let view = self.table.block(before)?;
             let last = view.rows() - 1;
-            if !view.key_is(last, at.key()) || view.seq(last) >= self.below {
+            if !view.key_is(last, key) || view.seq(last) >= self.below {
                 break;
             }
             let row = view.first_visible(view.run_start(last)..last + 1, self.below);
-            self.stand(before, &view, row);
+            self.enter(before, view, row);
         }
         Ok(())
+    }
+
+    /// Stands on a row of another block.
+    fn enter(&mut self, block: usize, view: Arc<BlockView>, row: usize) {
+        self.at.as_mut().expect("the cursor stood in a block").pin(view);
+        self.block = block;
+        self.stand(row);
     }
 
     /// Runs a move; whatever does not end on an entry ends nowhere.
@@ -172,9 +168,9 @@ impl TableCursor {
         let Some(index) = self.table.index() else { return Ok(false) };
         // No key at or below `key` lies behind the first block whose separator is above it.
         let block = index.first_above(key).min(index.rows() - 1);
-        let view = self.fetch(block)?;
-        let end = view.first_above(key);
-        self.backward(block, view, end, false)
+        self.pin(block)?;
+        let end = self.pinned().view().first_above(key);
+        self.backward(end, false)
     }
 
     fn seek_ge(&mut self, key: &[u8]) -> Result<bool> {
@@ -183,24 +179,25 @@ impl TableCursor {
         if block == index.rows() {
             return Ok(false);
         }
-        let view = self.fetch(block)?;
-        let row = view.lower_bound(key, self.below);
-        self.forward(block, view, row, false)
+        self.pin(block)?;
+        let row = self.pinned().view().lower_bound(key, self.below);
+        self.forward(row, false)
     }
 
     fn seek_end(&mut self, to_last: bool) -> Result<bool> {
         let Some(last) = self.table.blocks().checked_sub(1) else { return Ok(false) };
         if to_last {
-            let view = self.fetch(last)?;
-            let end = view.rows();
-            return self.backward(last, view, end, false);
+            self.pin(last)?;
+            let end = self.pinned().view().rows();
+            return self.backward(end, false);
         }
-        let view = self.fetch(0)?;
-        self.forward(0, view, 0, false)
+        self.pin(0)?;
+        self.forward(0, false)
     }
 
     /// Steps inside the pinned block, without touching its reference count; `false` if the next key's
     /// newest visible version cannot be told from this block and these few looks alone.
+    #[inline]
     fn step_inside(&mut self, forward: bool) -> bool {
         let Some(at) = self.at.as_mut().filter(|_| self.standing != Standing::Nowhere) else {
             return false;
@@ -230,6 +227,7 @@ impl Cursor for TableCursor {
         })
     }
 
+    #[inline]
     fn next(&mut self) -> Result<bool> {
         if self.step_inside(true) {
             return Ok(true);
@@ -237,13 +235,13 @@ impl Cursor for TableCursor {
         self.move_by(|cursor| match (&cursor.at, cursor.standing) {
             (None, _) | (_, Standing::Nowhere) => Ok(false),
             (Some(at), _) => {
-                let view = Arc::clone(at.view());
-                let row = view.run_end(at.row());
-                cursor.forward(cursor.block, view, row, true)
+                let row = at.view().run_end(at.row());
+                cursor.forward(row, true)
             }
         })
     }
 
+    #[inline]
     fn prev(&mut self) -> Result<bool> {
         if self.step_inside(false) {
             return Ok(true);
@@ -251,9 +249,8 @@ impl Cursor for TableCursor {
         self.move_by(|cursor| match (&cursor.at, cursor.standing) {
             (None, _) | (_, Standing::Nowhere) => Ok(false),
             (Some(at), _) => {
-                let view = Arc::clone(at.view());
-                let end = view.run_start(at.row());
-                cursor.backward(cursor.block, view, end, true)
+                let end = at.view().run_start(at.row());
+                cursor.backward(end, true)
             }
         })
     }
@@ -269,20 +266,18 @@ impl Cursor for TableCursor {
             self.standing = Standing::BehindVersions;
             return Ok(false);
         }
-        let (table, next) = (Arc::clone(&self.table), self.block + 1);
-        let goes_on = table
-            .index()
-            .is_some_and(|index| next < index.rows() && index.key_is(self.block, at.key()));
-        if goes_on {
-            let read = table.block(next);
+        let (key, next) = (at.key(), self.block + 1);
+        let goes_on = |index: &BlockView| next < index.rows() && index.key_is(self.block, key);
+        if self.table.index().is_some_and(goes_on) {
+            let read = self.table.block(next);
             let view = read.inspect_err(|_| self.standing = Standing::Nowhere)?;
-            if self.is_current(&view, 0) {
+            if view.key_is(0, key) {
                 // Inside a block the order is validated; here two blocks meet.
-                if view.seq(0) >= self.here().entry().seq {
+                if view.seq(0) >= at.entry().seq {
                     self.standing = Standing::Nowhere;
-                    return Err(table.out_of_order(next));
+                    return Err(self.table.out_of_order(next));
                 }
-                self.stand(next, &view, 0);
+                self.enter(next, view, 0);
                 return Ok(true);
             }
         }
@@ -290,6 +285,7 @@ impl Cursor for TableCursor {
         Ok(false)
     }
 
+    #[inline]
     fn entry(&self) -> Entry<'_> {
         self.here().entry()
     }
