@@ -41,7 +41,9 @@ impl Slice {
         if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
             inline[..16].copy_from_slice(first);
             inline[bytes.len() - 16..bytes.len()].copy_from_slice(last);
-        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        } else if let (Some(first), Some(last)) =
+            (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
+        {
             inline[..8].copy_from_slice(first);
             inline[bytes.len() - 8..bytes.len()].copy_from_slice(last);
         } else {

@@ -32,7 +32,7 @@ struct Open {
     view: Arc<SuperVersion>,
     below: SeqNo,
     range: HalfOpen,
-    /// Opened by the first `next`, the first `next_back`.
+    /// Opened by the first `next`, the first `next_back`; each then stands on what it has shown last.
     front: Option<VisibleCursor>,
     back: Option<VisibleCursor>,
     /// Keeps what it sees from being compacted away while its superversion is replaced.
@@ -74,92 +74,84 @@ impl Iter {
         Self { state: State::Failed(Some(error)) }
     }
 
+    #[inline]
     fn step(&mut self, forward: bool) -> Option<Result<(Slice, Slice)>> {
         let stepped = match &mut self.state {
             State::Open(open) => open.step(forward),
-            State::Failed(error) => error.take().map_or(Ok(None), Err),
+            State::Failed(error) => Err(error.take()?),
             State::Done => return None,
         };
-        match stepped {
-            Ok(Some(entry)) => Some(Ok(entry)),
-            Ok(None) => {
-                self.state = State::Done;
-                None
-            }
-            Err(error) => {
-                self.state = State::Done;
-                Some(Err(error))
-            }
+        if let (Ok(true), State::Open(open)) = (&stepped, &self.state) {
+            let cursor = open.end(forward);
+            return Some(Ok((Slice::copy_of(cursor.key()), cursor.value())));
         }
+        self.state = State::Done;
+        stepped.err().map(Err)
     }
 }
 
 impl Open {
-    fn step(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
+    /// Moves one end to its next key; `false` when it meets the end of the range or the other end, which
+    /// stands on the last key it has shown.
+    #[inline]
+    fn step(&mut self, forward: bool) -> Result<bool> {
         self.handle.engine().check_open()?;
-        let found = if forward { self.advance_front()? } else { self.advance_back()? };
-        if !found {
-            return Ok(None);
-        }
-        let cursor = if forward { &self.front } else { &self.back };
-        let cursor = cursor.as_ref().expect("advanced just now");
-        let key = cursor.key();
-        let inside = key >= self.range.start.as_slice()
-            && self.range.end.as_ref().is_none_or(|end| key < end.as_slice());
-        if !inside {
-            return Ok(None);
-        }
-        let (key, value) = (Slice::copy_of(key), cursor.value());
-        // What one end has shown is outside of what the other may still show.
+        let ends = (&mut self.front, &mut self.back);
+        let cursor = if forward { ends.0 } else { ends.1 };
+        let found = match cursor {
+            Some(cursor) => cursor.advance()?,
+            None => self.begin(forward)?,
+        };
+        Ok(found && self.is_inside(self.end(forward).key(), forward))
+    }
+
+    /// Whether the key that one end has come to lies before the other end and the end of the range.
+    #[inline]
+    fn is_inside(&self, key: &[u8], forward: bool) -> bool {
         if forward {
-            self.range.start = memtide_base::key::successor(&key);
+            self.range.end.as_ref().is_none_or(|end| key < end.as_slice())
+                && self.back.as_ref().is_none_or(|back| key < back.key())
         } else {
-            self.range.end = Some(key.to_vec());
+            key >= self.range.start.as_slice()
+                && self.front.as_ref().is_none_or(|front| key > front.key())
         }
-        Ok(Some((key, value)))
     }
 
-    fn advance_front(&mut self) -> Result<bool> {
-        if let Some(front) = &mut self.front {
-            return front.next();
-        }
-        let mut cursor = self.cursor()?;
-        let found = cursor.seek(Target::Ge(&self.range.start))?;
-        self.front = Some(cursor);
-        Ok(found)
+    #[inline]
+    fn end(&self, forward: bool) -> &VisibleCursor {
+        let cursor = if forward { &self.front } else { &self.back };
+        cursor.as_ref().expect("this end was stepped to")
     }
 
-    fn advance_back(&mut self) -> Result<bool> {
-        if let Some(back) = &mut self.back {
-            return back.prev();
-        }
-        let mut cursor = self.cursor()?;
+    /// Opens one end, at its end of the range.
+    fn begin(&mut self, forward: bool) -> Result<bool> {
+        let tables = Arc::clone(&self.handle.engine().tables);
+        let mut cursor = VisibleCursor::new(Arc::clone(&self.view), tables, self.below)?;
         let found = match &self.range.end {
+            _ if forward => cursor.seek(Target::Ge(&self.range.start))?,
             None => cursor.seek(Target::Last)?,
             Some(end) => {
                 let found = cursor.seek(Target::Le(end))?;
-                if found && cursor.key() == end.as_slice() { cursor.prev()? } else { found }
+                if found && cursor.key() == end.as_slice() { cursor.advance()? } else { found }
             }
         };
-        self.back = Some(cursor);
+        let opened = if forward { &mut self.front } else { &mut self.back };
+        *opened = Some(cursor);
         Ok(found)
-    }
-
-    fn cursor(&self) -> Result<VisibleCursor> {
-        let tables = Arc::clone(&self.handle.engine().tables);
-        VisibleCursor::new(Arc::clone(&self.view), tables, self.below)
     }
 }
 
 impl Iterator for Iter {
     type Item = Result<(Slice, Slice)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.step(true)
     }
 }
 
 impl DoubleEndedIterator for Iter {
+    #[inline]
     fn next_back(&mut self) -> Option<Self::Item> {
         self.step(false)
     }

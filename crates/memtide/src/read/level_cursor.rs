@@ -23,10 +23,12 @@ impl LevelCursor {
     }
 
     /// The value the cursor stands on, without copying it.
+    #[inline]
     pub(crate) fn value(&self) -> Slice {
         self.table().value()
     }
 
+    #[inline]
     fn table(&self) -> &TableCursor {
         &self.inside.as_ref().expect("the cursor stands on an entry").1
     }
@@ -71,6 +73,7 @@ impl Cursor for LevelCursor {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Result<bool> {
         let Some((index, cursor)) = &mut self.inside else { return Ok(false) };
         if cursor.next()? {
@@ -80,6 +83,7 @@ impl Cursor for LevelCursor {
         self.enter(Some(after), Target::First, true)
     }
 
+    #[inline]
     fn prev(&mut self) -> Result<bool> {
         let Some((_, cursor)) = &mut self.inside else { return Ok(false) };
         if cursor.prev()? {
@@ -96,6 +100,7 @@ impl Cursor for LevelCursor {
         }
     }
 
+    #[inline]
     fn entry(&self) -> Entry<'_> {
         self.table().entry()
     }

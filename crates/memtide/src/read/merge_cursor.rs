@@ -1,14 +1,20 @@
-//! Merges the cursors of several sources into one: every key once, its versions from all sources newest
-//! first.
+//! Merges the cursors of several sources into one: every key once, in its newest version.
 //!
 //! Each source stands on its own next key; the merge stands on the smallest of them (largest when it
-//! walks backwards). Heads, the first eight bytes as an integer, decide almost every comparison. The few
+//! walks backwards). Heads, the first eight bytes as an integer, decide almost every comparison.
+//!
+//! Runs of keys from one source cost next to nothing: as long as the source that is shown stays before the
+//! best of the others, its rival, a step moves it alone and compares it with that one alone (galloping, as in
+//! Bentley and Yao, 1976, one key at a time); with no rival it compares nothing. When the rival wins, the few
 //! sources of a database are searched linearly: no allocation per step, memory O(sources).
 //!
 //! The same (key, seq) in two sources is one write met twice (a replayed log beside a flushed table); it is
-//! shown once.
+//! shown once. Older versions of a key are not shown at all: [`VersionStream`](super::VersionStream) is for
+//! those who want them.
 
-use memtide_base::{Cursor, Entry, Result, SeqNo, Slice, Target, key};
+use std::cmp::Ordering;
+
+use memtide_base::{Cursor, Entry, Result, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
 use memtide_storage::table::TableCursor;
 
@@ -34,6 +40,7 @@ impl Source {
         }
     }
 
+    #[inline]
     pub(super) fn entry(&self) -> Entry<'_> {
         match self {
             Self::Memtable(cursor) => cursor.entry(),
@@ -42,11 +49,25 @@ impl Source {
         }
     }
 
+    #[inline]
     fn value(&self) -> Slice {
         match self {
             Self::Memtable(cursor) => Slice::copy_of(cursor.entry().value),
             Self::Table(cursor) => cursor.value(),
             Self::Level(cursor) => cursor.value(),
+        }
+    }
+
+    /// One step, known to the compiler for each kind of source.
+    #[inline]
+    fn step(&mut self, forward: bool) -> Result<bool> {
+        match (self, forward) {
+            (Self::Memtable(cursor), true) => cursor.next(),
+            (Self::Memtable(cursor), false) => cursor.prev(),
+            (Self::Table(cursor), true) => cursor.next(),
+            (Self::Table(cursor), false) => cursor.prev(),
+            (Self::Level(cursor), true) => cursor.next(),
+            (Self::Level(cursor), false) => cursor.prev(),
         }
     }
 
@@ -63,174 +84,138 @@ impl Source {
 #[derive(Debug)]
 struct Input {
     source: Source,
-    state: State,
-    /// Head of the key it stands on; meaningful unless it is `Out`.
-    head: u64,
+    /// Head of the key it stands on, `None` behind its last key.
+    head: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// On a version that the merge has not shown.
-    Ready,
-    /// On the merge's key, all of its versions shown.
-    Spent,
-    /// Behind its last key.
-    Out,
+impl Input {
+    #[inline]
+    fn settle(&mut self, found: bool) {
+        self.head = found.then(|| key::head(self.source.entry().key));
+    }
 }
 
-/// A cursor over the union of its sources.
+/// A walk over the union of its sources, in one direction from each `seek` on.
 #[derive(Debug)]
 pub(crate) struct MergeCursor {
     inputs: Vec<Input>,
     forward: bool,
     /// The input whose version the merge stands on.
     shown: Option<usize>,
-    /// The key the merge stands on, for turning round.
-    key: Vec<u8>,
+    /// The input that would be shown if the shown one were not there.
+    rival: Option<usize>,
+    /// Whether no other input has the shown key, so that a step moves the shown one alone.
+    unique: bool,
 }
 
 impl MergeCursor {
     /// A merge of `sources`, standing nowhere. Order among them does not matter.
-    pub(crate) fn new(sources: Vec<Source>) -> Self {
-        let input = |source| Input { source, state: State::Out, head: 0 };
-        let inputs = sources.into_iter().map(input).collect();
-        Self { inputs, forward: true, shown: None, key: Vec::new() }
+    pub(crate) fn new(sources: impl IntoIterator<Item = Source>) -> Self {
+        let inputs = sources.into_iter().map(|source| Input { source, head: None }).collect();
+        Self { inputs, forward: true, shown: None, rival: None, unique: false }
     }
 
-    /// The value the cursor stands on, shared with its block where there is one.
+    /// Goes to the key that `target` names among all sources, and sets the direction of the walk: down from
+    /// `Last` and `Le`, else up. `false` if there is no such key.
+    ///
+    /// # Errors
+    /// As those of [`Cursor`], here and below; the merge stands nowhere.
+    pub(crate) fn seek(&mut self, target: Target<'_>) -> Result<bool> {
+        self.forward = matches!(target, Target::First | Target::Ge(_));
+        self.shown = None;
+        for input in &mut self.inputs {
+            let found = input.source.cursor().seek(target)?;
+            input.settle(found);
+        }
+        Ok(self.choose())
+    }
+
+    /// Goes to the next key in the direction of the last `seek`.
+    ///
+    /// # Errors
+    /// As [`MergeCursor::seek`].
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
+        let Some(shown) = self.shown.take() else { return Ok(false) };
+        if !self.unique {
+            self.pass(shown)?;
+            return Ok(self.choose());
+        }
+        let input = &mut self.inputs[shown];
+        let found = input.source.step(self.forward)?;
+        input.settle(found);
+        if found && self.rival.is_none_or(|rival| self.is_before(shown, rival)) {
+            self.shown = Some(shown);
+            return Ok(true);
+        }
+        Ok(self.choose())
+    }
+
+    /// The entry the merge stands on.
+    #[inline]
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        self.source().entry()
+    }
+
+    /// Its value, shared with its block where there is one.
+    #[inline]
     pub(crate) fn value(&self) -> Slice {
-        self.inputs[self.shown.expect("the cursor stands on an entry")].source.value()
+        self.source().value()
+    }
+
+    #[inline]
+    fn source(&self) -> &Source {
+        &self.inputs[self.shown.expect("the cursor stands on an entry")].source
     }
 
     /// Shows the newest version among the inputs on the next key in the walking direction.
-    fn show(&mut self) -> Result<bool> {
-        let mut best: Option<usize> = None;
-        for index in 0..self.inputs.len() {
-            if self.inputs[index].state == State::Ready
-                && best.is_none_or(|best| self.comes_before(index, best))
-            {
-                best = Some(index);
+    fn choose(&mut self) -> bool {
+        let (mut best, mut rival) = (None, None);
+        for index in (0..self.inputs.len()).filter(|&index| self.inputs[index].head.is_some()) {
+            if best.is_none_or(|best| self.is_shown_before(index, best)) {
+                (best, rival) = (Some(index), best);
+            } else if rival.is_none_or(|rival| self.is_shown_before(index, rival)) {
+                rival = Some(index);
             }
         }
-        self.shown = best;
-        let Some(best) = best else { return Ok(false) };
-        self.key.clear();
-        self.key.extend_from_slice(self.inputs[best].source.entry().key);
-        Ok(true)
+        (self.shown, self.rival) = (best, rival);
+        self.unique = match (best, rival) {
+            (Some(best), Some(rival)) => self.is_before(best, rival),
+            _ => true,
+        };
+        best.is_some()
+    }
+
+    /// Whether the key of input `a` comes before that of `b` in the walking direction.
+    #[inline]
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        self.order(a, b).is_lt()
     }
 
     /// Whether input `a` is to be shown before input `b`: by key in the walking direction, then newest.
-    fn comes_before(&self, a: usize, b: usize) -> bool {
+    fn is_shown_before(&self, a: usize, b: usize) -> bool {
+        let seq = |index: usize| self.inputs[index].source.entry().seq;
+        self.order(a, b).then_with(|| seq(b).cmp(&seq(a))).is_lt()
+    }
+
+    /// The order of two inputs' keys in the walking direction.
+    #[inline]
+    fn order(&self, a: usize, b: usize) -> Ordering {
         let (a, b) = (&self.inputs[a], &self.inputs[b]);
-        if a.head != b.head {
-            return (a.head < b.head) == self.forward;
-        }
-        let (x, y) = (a.source.entry(), b.source.entry());
-        let order = x.key.cmp(y.key);
-        let order = if self.forward { order } else { order.reverse() };
-        order.then_with(|| y.seq.cmp(&x.seq)).is_lt()
+        let order =
+            a.head.cmp(&b.head).then_with(|| a.source.entry().key.cmp(b.source.entry().key));
+        if self.forward { order } else { order.reverse() }
     }
 
-    /// Whether an input stands on the merge's key.
-    fn on_key(&self, index: usize) -> bool {
-        let input = &self.inputs[index];
-        match input.state {
-            State::Spent => true,
-            State::Out => false,
-            State::Ready => {
-                input.head == key::head(&self.key) && input.source.entry().key == self.key
+    /// Moves every input on the key of input `shown` to its next one.
+    fn pass(&mut self, shown: usize) -> Result<()> {
+        for index in (0..self.inputs.len()).filter(|&index| index != shown).chain([shown]) {
+            if self.inputs[index].head.is_some() && self.order(index, shown).is_eq() {
+                let input = &mut self.inputs[index];
+                let found = input.source.step(self.forward)?;
+                input.settle(found);
             }
         }
-    }
-
-    fn settle(&mut self, index: usize, found: bool) {
-        let input = &mut self.inputs[index];
-        input.state = if found { State::Ready } else { State::Out };
-        if found {
-            input.head = key::head(input.source.entry().key);
-        }
-    }
-
-    fn step(&mut self, forward: bool) -> Result<bool> {
-        if self.shown.is_none() {
-            return Ok(false);
-        }
-        self.shown = None;
-        if self.forward == forward {
-            for index in 0..self.inputs.len() {
-                if self.on_key(index) {
-                    let cursor = self.inputs[index].source.cursor();
-                    let found = if forward { cursor.next() } else { cursor.prev() }?;
-                    self.settle(index, found);
-                }
-            }
-        } else {
-            self.turn(forward)?;
-        }
-        self.show()
-    }
-
-    /// Puts every input beyond the merge's key on the other side.
-    fn turn(&mut self, forward: bool) -> Result<()> {
-        self.forward = forward;
-        let pivot = std::mem::take(&mut self.key);
-        let target = if forward { Target::Ge(&pivot) } else { Target::Le(&pivot) };
-        for index in 0..self.inputs.len() {
-            let source = &mut self.inputs[index].source;
-            let mut found = source.cursor().seek(target)?;
-            if found && source.entry().key == pivot {
-                found = if forward { source.cursor().next() } else { source.cursor().prev() }?;
-            }
-            self.settle(index, found);
-        }
-        self.key = pivot;
         Ok(())
-    }
-}
-
-impl Cursor for MergeCursor {
-    fn seek(&mut self, target: Target<'_>) -> Result<bool> {
-        self.forward = matches!(target, Target::First | Target::Ge(_));
-        self.shown = None;
-        for index in 0..self.inputs.len() {
-            let found = self.inputs[index].source.cursor().seek(target)?;
-            self.settle(index, found);
-        }
-        self.show()
-    }
-
-    fn next(&mut self) -> Result<bool> {
-        self.step(true)
-    }
-
-    fn prev(&mut self) -> Result<bool> {
-        self.step(false)
-    }
-
-    fn older(&mut self) -> Result<bool> {
-        let Some(shown) = self.shown else { return Ok(false) };
-        let seq: SeqNo = self.inputs[shown].source.entry().seq;
-        // Every input on the key moves below the version that was shown.
-        for index in 0..self.inputs.len() {
-            while self.inputs[index].state == State::Ready
-                && self.on_key(index)
-                && self.inputs[index].source.entry().seq >= seq
-            {
-                if !self.inputs[index].source.cursor().older()? {
-                    self.inputs[index].state = State::Spent;
-                }
-            }
-        }
-        let newest = (0..self.inputs.len())
-            .filter(|&index| self.inputs[index].state == State::Ready && self.on_key(index))
-            .max_by_key(|&index| self.inputs[index].source.entry().seq);
-        if let Some(newest) = newest {
-            self.shown = Some(newest);
-        }
-        Ok(newest.is_some())
-    }
-
-    fn entry(&self) -> Entry<'_> {
-        self.inputs[self.shown.expect("the cursor stands on an entry")].source.entry()
     }
 }

@@ -2,7 +2,7 @@
 //! first: what flush, compaction and merges in memory walk, once and forwards.
 //!
 //! A tree of losers (Knuth, 1973, 5.4.1): each inner node holds the source that lost there, so a step compares
-//! with as many sources as the tree is high, where [`MergeCursor`](super::MergeCursor), which also turns round,
+//! with as many sources as the tree is high, where [`MergeCursor`](super::MergeCursor), which walks both ways,
 //! asks every one of them. Heads decide almost every comparison.
 //!
 //! The same (key, seq) in two sources is one write met twice (a replayed log beside a flushed table); it is

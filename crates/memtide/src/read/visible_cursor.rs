@@ -1,14 +1,14 @@
 //! What a user's iterator walks: the keys that have a value below a bound, deletes applied.
 
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Kind, Result, SeqNo, Slice, Target};
+use memtide_base::{Kind, Result, SeqNo, Slice, Target};
 
 use super::{LevelCursor, MergeCursor, Source};
 use crate::keyspace_state::SuperVersion;
 use crate::table_store::TableStore;
 use crate::version::LEVELS;
 
-/// Walks the live keys of a superversion below a bound; pins the superversion.
+/// Walks the live keys of a superversion below a bound, in the direction of its `seek`; pins the superversion.
 #[derive(Debug)]
 pub(crate) struct VisibleCursor {
     merge: MergeCursor,
@@ -24,8 +24,10 @@ impl VisibleCursor {
         tables: Arc<TableStore>,
         below: SeqNo,
     ) -> Result<Self> {
+        // What is visible below the bound was in its memtable before the bound was read.
+        let memtables = view.memtables().filter(|table| table.entry_count() > 0);
         let mut sources: Vec<_> =
-            view.memtables().map(|table| Source::Memtable(table.cursor(below))).collect();
+            memtables.map(|table| Source::Memtable(table.cursor(below))).collect();
         for meta in view.version.level(0).iter().filter(|meta| meta.seq_min < below) {
             sources.push(Source::Table(tables.open(meta)?.cursor(below)));
         }
@@ -41,46 +43,43 @@ impl VisibleCursor {
 
     /// Goes to the first live key at or behind `target` in the direction it implies.
     pub(crate) fn seek(&mut self, target: Target<'_>) -> Result<bool> {
-        let forward = matches!(target, Target::First | Target::Ge(_));
         let found = self.merge.seek(target)?;
-        self.skip_deleted(found, forward)
+        self.skip_deleted(found)
     }
 
-    pub(crate) fn next(&mut self) -> Result<bool> {
-        let found = self.merge.next()?;
-        self.skip_deleted(found, true)
-    }
-
-    pub(crate) fn prev(&mut self) -> Result<bool> {
-        let found = self.merge.prev()?;
-        self.skip_deleted(found, false)
+    /// Goes to the next live key in that direction.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
+        let found = self.merge.advance()?;
+        self.skip_deleted(found)
     }
 
     /// The key the cursor stands on.
+    #[inline]
     pub(crate) fn key(&self) -> &[u8] {
         self.merge.entry().key
     }
 
     /// The value the cursor stands on.
+    #[inline]
     pub(crate) fn value(&self) -> Slice {
         self.merge.value()
     }
 
-    fn skip_deleted(&mut self, found: bool, forward: bool) -> Result<bool> {
+    #[inline]
+    fn skip_deleted(&mut self, found: bool) -> Result<bool> {
         let mut found = found;
         while found && !self.is_live()? {
-            found = if forward { self.merge.next()? } else { self.merge.prev()? };
+            found = self.merge.advance()?;
         }
         Ok(found)
     }
 
+    #[inline]
     fn is_live(&self) -> Result<bool> {
         let entry = self.merge.entry();
-        if entry.kind != Kind::Put {
-            return Ok(false);
-        }
-        if !self.has_range_tombstones {
-            return Ok(true);
+        if entry.kind != Kind::Put || !self.has_range_tombstones {
+            return Ok(entry.kind == Kind::Put);
         }
         let newest = super::covering_tombstone(&self.view, &self.tables, entry.key, self.below)?;
         Ok(newest.is_none_or(|seq| seq < entry.seq))
