@@ -7,7 +7,7 @@
 //! Entries are lent, not cloned: one stays valid until the cursor moves. No step allocates once the
 //! cursor's buffers have grown to the largest key it meets.
 
-use crate::{Entry, Result};
+use crate::{Entry, Kind, Result};
 
 /// Where [`Cursor::seek`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +61,22 @@ pub trait Cursor: Send {
     /// # Panics
     /// If the cursor stands on no entry: a bug in the caller.
     fn entry(&self) -> Entry<'_>;
+
+    /// The key of that entry, where it costs less than the whole.
+    ///
+    /// # Panics
+    /// As [`Cursor::entry`].
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.entry().key
+    }
+
+    /// The kind of that entry.
+    ///
+    /// # Panics
+    /// As [`Cursor::entry`].
+    #[inline]
+    fn kind(&self) -> Kind {
+        self.entry().kind
+    }
 }

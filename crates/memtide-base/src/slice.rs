@@ -33,24 +33,27 @@ impl Slice {
         Self::part_of(&Arc::from(bytes), 0, bytes.len())
     }
 
-    /// A copy inside the slice, of at most `INLINE_LEN_MAX` bytes. Two copies of fixed length that overlap cost
-    /// less than one of a length that is only known when it runs.
+    /// A copy inside the slice, of at most `INLINE_LEN_MAX` bytes. Two copies of fixed length, which may overlap,
+    /// cost less than one of a length that is only known when it runs.
     #[inline]
     fn inline(bytes: &[u8]) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_LEN_MAX")]
+        let len = bytes.len() as u8;
         let mut inline = [0; INLINE_LEN_MAX];
         if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
             inline[..16].copy_from_slice(first);
-            inline[bytes.len() - 16..bytes.len()].copy_from_slice(last);
+            // Of the last sixteen bytes those that are not among the first.
+            let rest = u128::from_le_bytes(*last) >> 8 >> (8 * (31 - len));
+            inline[16..].copy_from_slice(&rest.to_le_bytes()[..INLINE_LEN_MAX - 16]);
         } else if let (Some(first), Some(last)) =
             (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
         {
             inline[..8].copy_from_slice(first);
-            inline[bytes.len() - 8..bytes.len()].copy_from_slice(last);
+            let rest = u64::from_le_bytes(*last) >> 8 >> (8 * (15 - len));
+            inline[8..16].copy_from_slice(&rest.to_le_bytes());
         } else {
             inline[..bytes.len()].copy_from_slice(bytes);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "at most INLINE_LEN_MAX")]
-        let len = bytes.len() as u8;
         Self(Repr::Inline { len, bytes: inline })
     }
 

@@ -91,6 +91,13 @@ impl BlockCursor {
         &self.key
     }
 
+    /// The kind of the row it stands on.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The row it stands on.
     #[inline]
     #[must_use]

@@ -10,7 +10,7 @@
 //! Nothing allocates but the key buffer, which grows to the largest key met, and blocks that are read.
 
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Entry, Result, SeqNo, Slice, Target};
+use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 
 use super::reader::Table;
 use crate::block::{BlockCursor, BlockView};
@@ -195,8 +195,8 @@ impl TableCursor {
         self.forward(0, false)
     }
 
-    /// Steps inside the pinned block, without touching its reference count; `false` if the next key's
-    /// newest visible version cannot be told from this block and these few looks alone.
+    /// Steps inside the pinned block; `false`, and nothing is done, if the next key's newest visible version
+    /// cannot be told from this block and these few looks alone.
     #[inline]
     fn step_inside(&mut self, forward: bool) -> bool {
         let Some(at) = self.at.as_mut().filter(|_| self.standing != Standing::Nowhere) else {
@@ -215,6 +215,16 @@ impl TableCursor {
         self.standing = Standing::Entry;
         true
     }
+
+    /// A step that leaves the pinned block, or skips versions.
+    #[cold]
+    fn step_far(&mut self, forward: bool) -> Result<bool> {
+        self.move_by(|cursor| match (&cursor.at, cursor.standing) {
+            (None, _) | (_, Standing::Nowhere) => Ok(false),
+            (Some(at), _) if forward => cursor.forward(at.view().run_end(at.row()), true),
+            (Some(at), _) => cursor.backward(at.view().run_start(at.row()), true),
+        })
+    }
 }
 
 impl Cursor for TableCursor {
@@ -229,30 +239,12 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn next(&mut self) -> Result<bool> {
-        if self.step_inside(true) {
-            return Ok(true);
-        }
-        self.move_by(|cursor| match (&cursor.at, cursor.standing) {
-            (None, _) | (_, Standing::Nowhere) => Ok(false),
-            (Some(at), _) => {
-                let row = at.view().run_end(at.row());
-                cursor.forward(row, true)
-            }
-        })
+        if self.step_inside(true) { Ok(true) } else { self.step_far(true) }
     }
 
     #[inline]
     fn prev(&mut self) -> Result<bool> {
-        if self.step_inside(false) {
-            return Ok(true);
-        }
-        self.move_by(|cursor| match (&cursor.at, cursor.standing) {
-            (None, _) | (_, Standing::Nowhere) => Ok(false),
-            (Some(at), _) => {
-                let end = at.view().run_start(at.row());
-                cursor.backward(end, true)
-            }
-        })
+        if self.step_inside(false) { Ok(true) } else { self.step_far(false) }
     }
 
     fn older(&mut self) -> Result<bool> {
@@ -288,5 +280,15 @@ impl Cursor for TableCursor {
     #[inline]
     fn entry(&self) -> Entry<'_> {
         self.here().entry()
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.here().key()
+    }
+
+    #[inline]
+    fn kind(&self) -> Kind {
+        self.here().kind()
     }
 }

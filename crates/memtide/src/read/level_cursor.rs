@@ -1,7 +1,7 @@
 //! A cursor over one level below 0: its tables one after the other, one open at a time.
 
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Entry, Result, SeqNo, Slice, Target};
+use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 use memtide_storage::table::TableCursor;
 
 use crate::table_store::TableStore;
@@ -103,5 +103,15 @@ impl Cursor for LevelCursor {
     #[inline]
     fn entry(&self) -> Entry<'_> {
         self.table().entry()
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.table().key()
+    }
+
+    #[inline]
+    fn kind(&self) -> Kind {
+        self.table().kind()
     }
 }

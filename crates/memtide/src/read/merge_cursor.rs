@@ -14,7 +14,7 @@
 
 use std::cmp::Ordering;
 
-use memtide_base::{Cursor, Entry, Result, Slice, Target, key};
+use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
 use memtide_storage::table::TableCursor;
 
@@ -46,6 +46,24 @@ impl Source {
             Self::Memtable(cursor) => cursor.entry(),
             Self::Table(cursor) => cursor.entry(),
             Self::Level(cursor) => cursor.entry(),
+        }
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Memtable(cursor) => cursor.key(),
+            Self::Table(cursor) => cursor.key(),
+            Self::Level(cursor) => cursor.key(),
+        }
+    }
+
+    #[inline]
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Memtable(cursor) => cursor.kind(),
+            Self::Table(cursor) => cursor.kind(),
+            Self::Level(cursor) => cursor.kind(),
         }
     }
 
@@ -91,7 +109,7 @@ struct Input {
 impl Input {
     #[inline]
     fn settle(&mut self, found: bool) {
-        self.head = found.then(|| key::head(self.source.entry().key));
+        self.head = found.then(|| key::head(self.source.key()));
     }
 }
 
@@ -143,18 +161,38 @@ impl MergeCursor {
         }
         let input = &mut self.inputs[shown];
         let found = input.source.step(self.forward)?;
-        input.settle(found);
-        if found && self.rival.is_none_or(|rival| self.is_before(shown, rival)) {
+        let Some(rival) = self.rival.filter(|_| found) else {
+            // Without a rival nobody asks for heads before the next `seek`.
+            if found {
+                self.shown = Some(shown);
+                return Ok(true);
+            }
+            input.head = None;
+            return Ok(self.choose());
+        };
+        input.settle(true);
+        if self.is_before(shown, rival) {
             self.shown = Some(shown);
             return Ok(true);
         }
         Ok(self.choose())
     }
 
-    /// The entry the merge stands on.
+    /// The key the merge stands on.
     #[inline]
-    pub(crate) fn entry(&self) -> Entry<'_> {
-        self.source().entry()
+    pub(crate) fn key(&self) -> &[u8] {
+        self.source().key()
+    }
+
+    /// What the version that is shown did to it.
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        self.source().kind()
+    }
+
+    /// Which write that version is.
+    pub(crate) fn seq(&self) -> SeqNo {
+        self.source().entry().seq
     }
 
     /// Its value, shared with its block where there is one.
@@ -202,8 +240,7 @@ impl MergeCursor {
     #[inline]
     fn order(&self, a: usize, b: usize) -> Ordering {
         let (a, b) = (&self.inputs[a], &self.inputs[b]);
-        let order =
-            a.head.cmp(&b.head).then_with(|| a.source.entry().key.cmp(b.source.entry().key));
+        let order = a.head.cmp(&b.head).then_with(|| a.source.key().cmp(b.source.key()));
         if self.forward { order } else { order.reverse() }
     }
 

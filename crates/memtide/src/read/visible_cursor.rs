@@ -57,7 +57,7 @@ impl VisibleCursor {
     /// The key the cursor stands on.
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
-        self.merge.entry().key
+        self.merge.key()
     }
 
     /// The value the cursor stands on.
@@ -77,11 +77,11 @@ impl VisibleCursor {
 
     #[inline]
     fn is_live(&self) -> Result<bool> {
-        let entry = self.merge.entry();
-        if entry.kind != Kind::Put || !self.has_range_tombstones {
-            return Ok(entry.kind == Kind::Put);
+        if self.merge.kind() != Kind::Put || !self.has_range_tombstones {
+            return Ok(self.merge.kind() == Kind::Put);
         }
-        let newest = super::covering_tombstone(&self.view, &self.tables, entry.key, self.below)?;
-        Ok(newest.is_none_or(|seq| seq < entry.seq))
+        let key = self.merge.key();
+        let newest = super::covering_tombstone(&self.view, &self.tables, key, self.below)?;
+        Ok(newest.is_none_or(|seq| seq < self.merge.seq()))
     }
 }
