@@ -1,5 +1,6 @@
 //! The iterator users see: over a range, from both ends, of one moment.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 
@@ -31,12 +32,62 @@ struct Open {
     handle: Arc<Handle>,
     view: Arc<SuperVersion>,
     below: SeqNo,
+    /// What may still be shown, once both ends are open; until then what was asked for.
     range: HalfOpen,
-    /// Opened by the first `next`, the first `next_back`; each then stands on what it has shown last.
-    front: Option<VisibleCursor>,
-    back: Option<VisibleCursor>,
+    /// Opened by the first `next`, the first `next_back`.
+    front: Option<End>,
+    back: Option<End>,
     /// Keeps what it sees from being compacted away while its superversion is replaced.
     _snapshot: Option<Arc<LiveSnapshot>>,
+}
+
+/// One end of the iterator: where its cursor is, and what that passed and the user has not seen.
+struct End {
+    cursor: VisibleCursor,
+    ahead: VecDeque<(Slice, Slice)>,
+    /// How far to walk ahead the next time: twice as far each time, from 1 again when that was in vain.
+    reach: usize,
+}
+
+/// From so many entries on walking ahead is worth it; short scans and those that change sources never do.
+const AHEAD_MIN: usize = 8;
+/// Entries that a long scan takes at once.
+const AHEAD_MAX: usize = 16;
+
+impl End {
+    fn next(&mut self) -> Result<Option<(Slice, Slice)>> {
+        match self.ahead.pop_front() {
+            Some(entry) => Ok(Some(entry)),
+            None => self.step(),
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<(Slice, Slice)>> {
+        if !self.cursor.advance()? {
+            return Ok(None);
+        }
+        let entry = self.entry();
+        if self.reach >= AHEAD_MIN {
+            self.cursor.walk_ahead(self.reach, &mut self.ahead);
+        }
+        let in_vain = self.reach >= AHEAD_MIN && self.ahead.is_empty();
+        self.reach = if in_vain { 1 } else { (2 * self.reach).min(AHEAD_MAX) };
+        Ok(Some(entry))
+    }
+
+    fn entry(&self) -> (Slice, Slice) {
+        (Slice::copy_of(self.cursor.key()), self.cursor.value())
+    }
+
+    /// The key that `next` will show.
+    fn peek(&mut self) -> Result<Option<&Slice>> {
+        if self.ahead.is_empty() {
+            let next = self.step()?;
+            // What the step walked ahead comes behind it.
+            next.into_iter().for_each(|next| self.ahead.push_front(next));
+        }
+        Ok(self.ahead.front().map(|(key, _)| key))
+    }
 }
 
 impl Iter {
@@ -76,55 +127,79 @@ impl Iter {
 
     #[inline]
     fn step(&mut self, forward: bool) -> Option<Result<(Slice, Slice)>> {
+        if let State::Open(open) = &mut self.state
+            && open.is_ahead(forward)
+        {
+            let end = if forward { &mut open.front } else { &mut open.back };
+            let passed = &mut end.as_mut().expect("it is ahead").ahead;
+            return Some(Ok(passed.pop_front().expect("it is ahead")));
+        }
+        self.step_slowly(forward)
+    }
+
+    /// A step that has to look further than at what was passed.
+    #[inline(never)]
+    fn step_slowly(&mut self, forward: bool) -> Option<Result<(Slice, Slice)>> {
         let stepped = match &mut self.state {
             State::Open(open) => open.step(forward),
             State::Failed(error) => Err(error.take()?),
             State::Done => return None,
         };
-        if let (Ok(true), State::Open(open)) = (&stepped, &self.state) {
-            let cursor = open.end(forward);
-            return Some(Ok((Slice::copy_of(cursor.key()), cursor.value())));
+        if !matches!(stepped, Ok(Some(_))) {
+            self.state = State::Done;
         }
-        self.state = State::Done;
-        stepped.err().map(Err)
+        stepped.transpose()
     }
 }
 
 impl Open {
-    /// Moves one end to its next key; `false` when it meets the end of the range or the other end, which
-    /// stands on the last key it has shown.
+    /// Whether the next entry of one end is at hand and that is all there is to do.
     #[inline]
-    fn step(&mut self, forward: bool) -> Result<bool> {
-        self.handle.engine().check_open()?;
-        let ends = (&mut self.front, &mut self.back);
-        let cursor = if forward { ends.0 } else { ends.1 };
-        let found = match cursor {
-            Some(cursor) => cursor.advance()?,
-            None => self.begin(forward)?,
-        };
-        Ok(found && self.is_inside(self.end(forward).key(), forward))
+    fn is_ahead(&self, forward: bool) -> bool {
+        let (end, other) =
+            if forward { (&self.front, &self.back) } else { (&self.back, &self.front) };
+        let next = end.as_ref().and_then(|end| end.ahead.front());
+        other.is_none()
+            && !self.handle.engine().is_closed()
+            && next.is_some_and(|(key, _)| self.is_inside(key, forward))
     }
 
-    /// Whether the key that one end has come to lies before the other end and the end of the range.
+    fn step(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
+        self.handle.engine().check_open()?;
+        let end = if forward { &mut self.front } else { &mut self.back };
+        let next = match end {
+            Some(end) => end.next()?,
+            None => self.begin(forward)?,
+        };
+        let Some(entry) = next.filter(|(key, _)| self.is_inside(key, forward)) else {
+            return Ok(None);
+        };
+        if self.front.is_some() && self.back.is_some() {
+            // What one end has shown is outside of what the other may still show.
+            if forward {
+                self.range.start = memtide_base::key::successor(&entry.0);
+            } else {
+                self.range.end = Some(entry.0.to_vec());
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Whether a key that one end has come to lies before the far end of the range.
     #[inline]
     fn is_inside(&self, key: &[u8], forward: bool) -> bool {
         if forward {
             self.range.end.as_ref().is_none_or(|end| key < end.as_slice())
-                && self.back.as_ref().is_none_or(|back| key < back.key())
         } else {
             key >= self.range.start.as_slice()
-                && self.front.as_ref().is_none_or(|front| key > front.key())
         }
     }
 
-    #[inline]
-    fn end(&self, forward: bool) -> &VisibleCursor {
-        let cursor = if forward { &self.front } else { &self.back };
-        cursor.as_ref().expect("this end was stepped to")
-    }
-
-    /// Opens one end, at its end of the range.
-    fn begin(&mut self, forward: bool) -> Result<bool> {
+    /// Opens one end and goes to its first entry.
+    fn begin(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
+        if !self.narrow_by_the_other_end(forward)? {
+            return Ok(None);
+        }
         let tables = Arc::clone(&self.handle.engine().tables);
         let mut cursor = VisibleCursor::new(Arc::clone(&self.view), tables, self.below)?;
         let found = match &self.range.end {
@@ -135,9 +210,23 @@ impl Open {
                 if found && cursor.key() == end.as_slice() { cursor.advance()? } else { found }
             }
         };
-        let opened = if forward { &mut self.front } else { &mut self.back };
-        *opened = Some(cursor);
-        Ok(found)
+        let end = End { cursor, ahead: VecDeque::new(), reach: 1 };
+        let first = found.then(|| end.entry());
+        *(if forward { &mut self.front } else { &mut self.back }) = Some(end);
+        Ok(first)
+    }
+
+    /// Takes from the range what the other end, if it is open, has shown; `false` if nothing is left.
+    fn narrow_by_the_other_end(&mut self, forward: bool) -> Result<bool> {
+        let other = if forward { &mut self.back } else { &mut self.front };
+        let Some(other) = other else { return Ok(true) };
+        let Some(next) = other.peek()? else { return Ok(false) };
+        if forward {
+            self.range.end = Some(memtide_base::key::successor(next));
+        } else {
+            self.range.start = next.to_vec();
+        }
+        Ok(true)
     }
 }
 

@@ -6,6 +6,7 @@
 //! pins its block by its [`Arc`]. Which row comes next is the table cursor's business: versions of a key may
 //! span blocks.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use memtide_base::sync::Arc;
@@ -43,6 +44,12 @@ impl BlockCursor {
     /// If there is no such row: a bug in the caller.
     #[inline]
     pub fn stand(&mut self, row: usize) {
+        self.write_key(row);
+        self.stand_on_version(row);
+    }
+
+    #[inline]
+    fn write_key(&mut self, row: usize) {
         if self.prefixed {
             self.key.truncate(self.view.prefix().len());
         } else {
@@ -51,7 +58,6 @@ impl BlockCursor {
             self.prefixed = true;
         }
         self.view.push_suffix(row, &mut self.key);
-        self.stand_on_version(row);
     }
 
     /// Moves to another row of the same block that is known to have the same key.
@@ -61,6 +67,31 @@ impl BlockCursor {
         self.seq = self.view.seq(row);
         self.kind = self.view.kind(row);
         self.value = self.view.value_range(row);
+    }
+
+    /// Appends key and value of each of `rows` to `out`, the last row first if not `forward`, and stands on the
+    /// one shown last; stops in front of the first that a read below `below` does not see.
+    #[inline]
+    pub fn show(
+        &mut self,
+        rows: Range<usize>,
+        forward: bool,
+        below: SeqNo,
+        out: &mut VecDeque<(Slice, Slice)>,
+    ) {
+        let mut last = None;
+        for step in 0..rows.len() {
+            let row = if forward { rows.start + step } else { rows.end - 1 - step };
+            if self.view.seq(row) >= below {
+                break;
+            }
+            self.write_key(row);
+            out.push_back((Slice::copy_of(&self.key), self.view.value_slice(row)));
+            last = Some(row);
+        }
+        if let Some(row) = last {
+            self.stand_on_version(row);
+        }
     }
 
     /// Takes another block, whose rows it stands on next; until then only the key is that of the row before.

@@ -100,6 +100,7 @@ impl BlockView {
     }
 
     /// Value of a row as a slice that shares the block's bytes.
+    #[inline]
     #[must_use]
     pub fn value_slice(&self, row: usize) -> Slice {
         self.slice(self.value_range(row))
@@ -186,6 +187,13 @@ impl BlockView {
             return run.start;
         }
         partition_point(run, |row| self.seq(row) >= below)
+    }
+
+    /// Whether every row is a put and the only one of its key in this block.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.shape.has(ALL_PUT) && !self.shape.has(HAS_SAME)
     }
 
     /// Whether a row has the key of the row before it in this block.

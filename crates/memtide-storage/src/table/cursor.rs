@@ -9,6 +9,8 @@
 //!
 //! Nothing allocates but the key buffer, which grows to the largest key met, and blocks that are read.
 
+use std::collections::VecDeque;
+
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 
@@ -49,6 +51,35 @@ impl TableCursor {
     #[inline]
     pub fn value(&self) -> Slice {
         self.here().value_slice()
+    }
+
+    /// Walks ahead where that is simple: appends to `out` what `max` steps to one side would show, as far as
+    /// they stay inside the block, meet puts of one version only, and come before the key `limit`. The cursor
+    /// then stands on the entry appended last; if nothing was, it has not moved.
+    pub fn walk_ahead(
+        &mut self,
+        forward: bool,
+        limit: Option<&[u8]>,
+        max: usize,
+        out: &mut VecDeque<(Slice, Slice)>,
+    ) {
+        let Some(at) = self.at.as_mut().filter(|_| self.standing == Standing::Entry) else {
+            return;
+        };
+        let view = at.view();
+        if !view.is_plain() {
+            return;
+        }
+        let rows = if forward {
+            let start = at.row() + 1;
+            let end = limit.map_or(view.rows(), |limit| view.first_at_least(limit));
+            start..end.min(start + max)
+        } else {
+            // The key of the first row may have newer versions in the block before.
+            let start = limit.map_or(0, |limit| view.first_above(limit)).max(1);
+            start.max(at.row().saturating_sub(max))..at.row()
+        };
+        at.show(rows, forward, self.below, out);
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Whole tables against a model: built, opened, read both ways, damaged.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use memtide_base::checksum::xxh3_64;
@@ -10,7 +10,9 @@ use memtide_base::key::{KEY_LEN_MAX, successor};
 use memtide_base::ledger::{Account, Ledger};
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
-use memtide_base::{Cursor, Entry, Kind, RangeTombstone, RangeTombstones, SeqNo, Target, Upper};
+use memtide_base::{
+    Cursor, Entry, Kind, RangeTombstone, RangeTombstones, SeqNo, Slice, Target, Upper,
+};
 use proptest::prelude::*;
 
 use super::format::Section;
@@ -141,6 +143,8 @@ enum Move {
     Next,
     Prev,
     Older,
+    /// So many at most, to one side, and only before a key.
+    Ahead(usize, bool, Option<prop::sample::Index>),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -152,6 +156,8 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         8 => Just(Move::Next),
         8 => Just(Move::Prev),
         6 => Just(Move::Older),
+        6 => (1..20_usize, any::<bool>(), any::<Option<prop::sample::Index>>())
+            .prop_map(|(max, forward, limit)| Move::Ahead(max, forward, limit)),
     ];
     prop::collection::vec(one, 1..120)
 }
@@ -188,6 +194,35 @@ fn walk(table: &Arc<Table>, model: &Model, below: SeqNo, moves: &[Move]) {
                     if goes_on {
                         assert_eq!(Some(owned(cursor.entry())), twin.row(older));
                     }
+                }
+                continue;
+            }
+            Move::Ahead(max, forward, limit) => {
+                if older > 0 {
+                    continue; // Those who look at older versions do not walk ahead.
+                }
+                let limit = limit.as_ref().map(|at| probe(at, false)).filter(|limit| {
+                    let at = twin.at.map_or(&[][..], |(key, _)| key);
+                    if *forward { limit.as_slice() > at } else { limit.as_slice() < at }
+                });
+                let mut shown = VecDeque::new();
+                cursor.walk_ahead(*forward, limit.as_deref(), *max, &mut shown);
+                assert!(shown.len() <= *max, "{step:?}");
+                for (key, value) in shown {
+                    assert!(twin.step(*forward), "{step:?}");
+                    let (found, _, kind, put) = twin.row(0).expect("stands somewhere");
+                    assert_eq!(
+                        (key, kind, value),
+                        (found.into(), Kind::Put, put.into()),
+                        "{step:?}"
+                    );
+                }
+                if let (Some(limit), Some((at, _))) = (limit, twin.at) {
+                    let before = if *forward { at < &*limit } else { at > &*limit };
+                    assert!(before, "{step:?}");
+                }
+                if twin.at.is_some() {
+                    assert_eq!(Some(owned(cursor.entry())), twin.row(0), "{step:?}");
                 }
                 continue;
             }
@@ -370,6 +405,12 @@ proptest! {
                 Move::Next => cursor.next(),
                 Move::Prev => cursor.prev(),
                 Move::Older => cursor.older(),
+                Move::Ahead(max, forward, limit) => {
+                    let limit = limit.map(|at| key(at).as_slice());
+                    let mut shown = VecDeque::new();
+                    cursor.walk_ahead(forward, limit, max, &mut shown);
+                    Ok(!shown.is_empty())
+                }
             };
             if matches!(moved, Ok(true)) {
                 prop_assert!(cursor.entry().seq < 200 && cursor.value() == cursor.entry().value);
@@ -534,4 +575,35 @@ fn overlapping_fragments_stop_the_builder() {
         let tombstones = RangeTombstones::new(&[RangeTombstone::new(start, end, 1)]);
         let _ = builder.add_range_tombstone(&tombstones.fragments()[0]);
     }
+}
+
+#[test]
+fn walking_ahead_takes_what_lies_in_the_block_and_leaves_what_needs_a_look() {
+    let keys: Vec<String> = (0..40).map(|i| format!("key{i:02}")).collect();
+    let rows: Vec<Row> = keys
+        .iter()
+        .map(|key| (key.clone().into_bytes(), 5, Kind::Put, b"some value".to_vec()))
+        .collect();
+    let (file, ..) = build(&rows, &RangeTombstones::default(), options(4096, Codec::None));
+    let table = open(&file, IDENTITY).expect("as built");
+    let ahead = |from: &str, forward, limit: Option<&str>, below, max| {
+        let (mut cursor, mut shown) = (table.cursor(below), VecDeque::new());
+        let found = cursor.seek(Target::Ge(from.as_bytes())).expect("undamaged");
+        cursor.walk_ahead(forward, limit.map(str::as_bytes), max, &mut shown);
+        assert!(!found || shown.back().is_none_or(|(key, _)| *key == *cursor.entry().key));
+        let text = |(key, _): (Slice, Slice)| String::from_utf8(key.to_vec()).expect("text");
+        shown.into_iter().map(text).collect::<Vec<_>>()
+    };
+    let none: Vec<String> = Vec::new();
+    assert_eq!(ahead("key07", true, None, SEE_ALL, 4), keys[8..12]);
+    assert_eq!(ahead("key37", true, None, SEE_ALL, 16), keys[38..]);
+    assert_eq!(ahead("key07", true, Some("key10"), SEE_ALL, 16), keys[8..10]);
+    assert_eq!(ahead("key07", true, Some("key07x"), SEE_ALL, 16), none);
+    let mut back = keys[3..7].to_vec();
+    back.reverse();
+    assert_eq!(ahead("key07", false, None, SEE_ALL, 4), back);
+    assert_eq!(ahead("key07", false, Some("key02"), SEE_ALL, 16), back);
+    // The first row may have newer versions in a block before.
+    assert_eq!(ahead("key02", false, None, SEE_ALL, 16), keys[1..2]);
+    assert_eq!(ahead("key07", true, None, 5, 16), none, "nothing is visible");
 }

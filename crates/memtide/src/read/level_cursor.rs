@@ -1,5 +1,7 @@
 //! A cursor over one level below 0: its tables one after the other, one open at a time.
 
+use std::collections::VecDeque;
+
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 use memtide_storage::table::TableCursor;
@@ -26,6 +28,19 @@ impl LevelCursor {
     #[inline]
     pub(crate) fn value(&self) -> Slice {
         self.table().value()
+    }
+
+    /// As [`TableCursor::walk_ahead`], in the table the cursor stands in.
+    pub(crate) fn walk_ahead(
+        &mut self,
+        forward: bool,
+        limit: Option<&[u8]>,
+        max: usize,
+        out: &mut VecDeque<(Slice, Slice)>,
+    ) {
+        if let Some((_, cursor)) = &mut self.inside {
+            cursor.walk_ahead(forward, limit, max, out);
+        }
     }
 
     #[inline]

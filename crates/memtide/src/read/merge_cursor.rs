@@ -5,7 +5,8 @@
 //!
 //! Runs of keys from one source cost next to nothing: as long as the source that is shown stays before the
 //! best of the others, its rival, a step moves it alone and compares it with that one alone (galloping, as in
-//! Bentley and Yao, 1976, one key at a time); with no rival it compares nothing. When the rival wins, the few
+//! Bentley and Yao, 1976, one key at a time); with no rival it compares nothing, and a block searched for the
+//! rival's key tells how far one may walk ahead without asking. When the rival wins, the few
 //! sources of a database are searched linearly: no allocation per step, memory O(sources).
 //!
 //! The same (key, seq) in two sources is one write met twice (a replayed log beside a flushed table); it is
@@ -13,6 +14,7 @@
 //! those who want them.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
@@ -127,10 +129,15 @@ pub(crate) struct MergeCursor {
 }
 
 impl MergeCursor {
-    /// A merge of `sources`, standing nowhere. Order among them does not matter.
-    pub(crate) fn new(sources: impl IntoIterator<Item = Source>) -> Self {
-        let inputs = sources.into_iter().map(|source| Input { source, head: None }).collect();
+    /// A merge of no sources yet, with room for as many as are expected.
+    pub(crate) fn with_capacity(sources: usize) -> Self {
+        let inputs = Vec::with_capacity(sources);
         Self { inputs, forward: true, shown: None, rival: None, unique: false }
+    }
+
+    /// Adds a source; before the first `seek`. Order among sources does not matter.
+    pub(crate) fn add(&mut self, source: Source) {
+        self.inputs.push(Input { source, head: None });
     }
 
     /// Goes to the key that `target` names among all sources, and sets the direction of the walk: down from
@@ -176,6 +183,25 @@ impl MergeCursor {
             return Ok(true);
         }
         Ok(self.choose())
+    }
+
+    /// Appends to `out` what up to `max` calls of [`MergeCursor::advance`] would show, all of it puts, as far as
+    /// that lies side by side in one block; the merge then stands on the entry appended last.
+    pub(crate) fn walk_ahead(&mut self, max: usize, out: &mut VecDeque<(Slice, Slice)>) {
+        let Some(shown) = self.shown.filter(|_| self.unique) else { return };
+        let (source, rival) = match self.rival {
+            None => (&mut self.inputs[shown].source, None),
+            Some(rival) => {
+                let both = self.inputs.get_disjoint_mut([shown, rival]);
+                let [shown, rival] = both.expect("an input is not its own rival");
+                (&mut shown.source, Some(rival.source.key()))
+            }
+        };
+        match source {
+            Source::Memtable(_) => {}
+            Source::Table(cursor) => cursor.walk_ahead(self.forward, rival, max, out),
+            Source::Level(cursor) => cursor.walk_ahead(self.forward, rival, max, out),
+        }
     }
 
     /// The key the merge stands on.

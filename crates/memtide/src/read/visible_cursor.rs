@@ -1,5 +1,7 @@
 //! What a user's iterator walks: the keys that have a value below a bound, deletes applied.
 
+use std::collections::VecDeque;
+
 use memtide_base::sync::Arc;
 use memtide_base::{Kind, Result, SeqNo, Slice, Target};
 
@@ -24,20 +26,23 @@ impl VisibleCursor {
         tables: Arc<TableStore>,
         below: SeqNo,
     ) -> Result<Self> {
+        let version = &view.version;
         // What is visible below the bound was in its memtable before the bound was read.
-        let memtables = view.memtables().filter(|table| table.entry_count() > 0);
-        let mut sources: Vec<_> =
-            memtables.map(|table| Source::Memtable(table.cursor(below))).collect();
-        for meta in view.version.level(0).iter().filter(|meta| meta.seq_min < below) {
-            sources.push(Source::Table(tables.open(meta)?.cursor(below)));
+        let memtables = || view.memtables().filter(|table| table.entry_count() > 0);
+        let newest = || version.level(0).iter().filter(|meta| meta.seq_min < below);
+        let levels = || (1..LEVELS).filter(|&level| !version.level(level).is_empty());
+        let count = memtables().count() + newest().count() + levels().count();
+        let mut merge = MergeCursor::with_capacity(count);
+        memtables().for_each(|table| merge.add(Source::Memtable(table.cursor(below))));
+        for meta in newest() {
+            merge.add(Source::Table(tables.open(meta)?.cursor(below)));
         }
-        for level in (1..LEVELS).filter(|&level| !view.version.level(level).is_empty()) {
-            let metas = view.version.shared_level(level);
-            sources.push(Source::Level(LevelCursor::new(metas, Arc::clone(&tables), below)));
+        for level in levels() {
+            let (metas, tables) = (version.shared_level(level), Arc::clone(&tables));
+            merge.add(Source::Level(LevelCursor::new(metas, tables, below)));
         }
         let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
         let on_disk = view.version.tables().any(|meta| meta.range_deletes > 0);
-        let merge = MergeCursor::new(sources);
         Ok(Self { merge, view, tables, below, has_range_tombstones: in_memory || on_disk })
     }
 
@@ -52,6 +57,14 @@ impl VisibleCursor {
     pub(crate) fn advance(&mut self) -> Result<bool> {
         let found = self.merge.advance()?;
         self.skip_deleted(found)
+    }
+
+    /// Appends to `out` what up to `max` calls of [`VisibleCursor::advance`] would show, where that is had
+    /// cheaper at once; the cursor then stands on the entry appended last.
+    pub(crate) fn walk_ahead(&mut self, max: usize, out: &mut VecDeque<(Slice, Slice)>) {
+        if !self.has_range_tombstones {
+            self.merge.walk_ahead(max, out);
+        }
     }
 
     /// The key the cursor stands on.

@@ -13,6 +13,7 @@ mod cost;
 mod crash;
 mod faults;
 mod golden;
+mod iterators;
 mod model;
 mod oracle;
 mod own_memtable;
