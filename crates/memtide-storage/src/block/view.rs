@@ -57,6 +57,21 @@ impl BlockView {
         Ok(view)
     }
 
+    /// Begins to load what a search and a first row need from different columns, so that their cache misses
+    /// overlap instead of following each other.
+    #[inline]
+    pub fn warm(&self) {
+        const LINE: u32 = 64;
+        let Layout { heads, tails, seqs, vals, .. } = self.layout;
+        let middle = u32::midpoint(heads, tails);
+        for at in [heads, middle, tails - 1, (tails + LINE).min(vals), seqs, vals, vals + LINE] {
+            if let Some(byte) = self.bytes.get(at as usize) {
+                // Nothing waits for it.
+                std::hint::black_box(*byte);
+            }
+        }
+    }
+
     /// Rows of the block, at least 1.
     #[inline]
     #[must_use]

@@ -101,6 +101,7 @@ impl TableCursor {
             None => self.at = Some(BlockCursor::new(self.table.block(block)?)),
         }
         self.block = block;
+        self.pinned().view().warm();
         Ok(())
     }
 
