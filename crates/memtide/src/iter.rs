@@ -201,7 +201,8 @@ impl Open {
             return Ok(None);
         }
         let tables = Arc::clone(&self.handle.engine().tables);
-        let mut cursor = VisibleCursor::new(Arc::clone(&self.view), tables, self.below)?;
+        let (view, range) = (Arc::clone(&self.view), &self.range);
+        let mut cursor = VisibleCursor::new(view, tables, self.below, range, forward)?;
         let found = match &self.range.end {
             _ if forward => cursor.seek(Target::Ge(&self.range.start))?,
             None => cursor.seek(Target::Last)?,

@@ -1,11 +1,13 @@
 //! A cursor over one level below 0: its tables one after the other, one open at a time.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 use memtide_storage::table::TableCursor;
 
+use crate::range::HalfOpen;
 use crate::table_store::TableStore;
 use crate::version::TableMeta;
 
@@ -13,6 +15,8 @@ use crate::version::TableMeta;
 #[derive(Debug)]
 pub(crate) struct LevelCursor {
     metas: Arc<[Arc<TableMeta>]>,
+    /// Those of them that are walked.
+    span: Range<usize>,
     tables: Arc<TableStore>,
     below: SeqNo,
     /// The table the cursor is in, and where in the level it is.
@@ -21,7 +25,18 @@ pub(crate) struct LevelCursor {
 
 impl LevelCursor {
     pub(crate) fn new(metas: Arc<[Arc<TableMeta>]>, tables: Arc<TableStore>, below: SeqNo) -> Self {
-        Self { metas, tables, below, inside: None }
+        let span = 0..metas.len();
+        Self { metas, span, tables, below, inside: None }
+    }
+
+    /// Leaves out the tables behind the far end of `range`, the upper one if the walk goes `forward`: one that
+    /// begins inside opens none that has nothing for it.
+    pub(crate) fn stop_behind(&mut self, range: &HalfOpen, forward: bool) {
+        if !forward {
+            self.span.start = self.metas.partition_point(|meta| !meta.largest.admits(&range.start));
+        } else if let Some(end) = &range.end {
+            self.span.end = self.metas.partition_point(|meta| meta.smallest < *end);
+        }
     }
 
     /// The value the cursor stands on, without copying it.
@@ -51,7 +66,7 @@ impl LevelCursor {
     /// Seeks in the table at `index` and goes on to its neighbours while they have nothing.
     fn enter(&mut self, index: Option<usize>, target: Target<'_>, forward: bool) -> Result<bool> {
         let (mut index, mut target) = (index, target);
-        while let Some(at) = index.filter(|&at| at < self.metas.len()) {
+        while let Some(at) = index.filter(|at| self.span.contains(at)) {
             if self.inside.as_ref().is_none_or(|(inside, _)| *inside != at) {
                 let cursor = self.tables.open(&self.metas[at])?.cursor(self.below);
                 self.inside = Some((at, cursor));
@@ -74,16 +89,17 @@ impl LevelCursor {
 
 impl Cursor for LevelCursor {
     fn seek(&mut self, target: Target<'_>) -> Result<bool> {
+        let Range { start, end } = self.span;
         match target {
-            Target::First => self.enter(Some(0), target, true),
-            Target::Last => self.enter(self.metas.len().checked_sub(1), target, false),
+            Target::First => self.enter(Some(start), target, true),
+            Target::Last => self.enter(end.checked_sub(1), target, false),
             Target::Ge(key) => {
                 let first = self.metas.partition_point(|meta| !meta.largest.admits(key));
-                self.enter(Some(first), target, true)
+                self.enter(Some(first.max(start)), target, true)
             }
             Target::Le(key) => {
                 let after = self.metas.partition_point(|meta| meta.smallest.as_slice() <= key);
-                self.enter(after.checked_sub(1), target, false)
+                self.enter(after.min(end).checked_sub(1), target, false)
             }
         }
     }

@@ -7,8 +7,9 @@ use memtide_base::{Kind, Result, SeqNo, Slice, Target};
 
 use super::{LevelCursor, MergeCursor, Source};
 use crate::keyspace_state::SuperVersion;
+use crate::range::HalfOpen;
 use crate::table_store::TableStore;
-use crate::version::LEVELS;
+use crate::version::{LEVELS, TableMeta};
 
 /// Walks the live keys of a superversion below a bound, in the direction of its `seek`; pins the superversion.
 #[derive(Debug)]
@@ -21,15 +22,23 @@ pub(crate) struct VisibleCursor {
 }
 
 impl VisibleCursor {
+    /// A cursor that will walk `range` from one of its ends; no source without a key in it is opened.
     pub(crate) fn new(
         view: Arc<SuperVersion>,
         tables: Arc<TableStore>,
         below: SeqNo,
+        range: &HalfOpen,
+        forward: bool,
     ) -> Result<Self> {
         let version = &view.version;
         // What is visible below the bound was in its memtable before the bound was read.
         let memtables = || view.memtables().filter(|table| table.entry_count() > 0);
-        let newest = || version.level(0).iter().filter(|meta| meta.seq_min < below);
+        let is_asked = |meta: &TableMeta| {
+            meta.seq_min < below
+                && meta.largest.admits(&range.start)
+                && range.end.as_ref().is_none_or(|end| meta.smallest < *end)
+        };
+        let newest = || version.level(0).iter().filter(|meta| is_asked(meta));
         let levels = || (1..LEVELS).filter(|&level| !version.level(level).is_empty());
         let count = memtables().count() + newest().count() + levels().count();
         let mut merge = MergeCursor::with_capacity(count);
@@ -39,7 +48,9 @@ impl VisibleCursor {
         }
         for level in levels() {
             let (metas, tables) = (version.shared_level(level), Arc::clone(&tables));
-            merge.add(Source::Level(LevelCursor::new(metas, tables, below)));
+            let mut cursor = LevelCursor::new(metas, tables, below);
+            cursor.stop_behind(range, forward);
+            merge.add(Source::Level(cursor));
         }
         let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
         let on_disk = view.version.tables().any(|meta| meta.range_deletes > 0);

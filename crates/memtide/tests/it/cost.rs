@@ -70,6 +70,43 @@ fn a_flush_costs_the_manifest_the_same_with_ten_tables_and_with_a_thousand() {
 }
 
 #[test]
+fn a_scan_of_a_few_keys_reads_no_table_that_has_none_of_them() {
+    let sim = Simulation::new(7);
+    let db = open(&sim, &config());
+    for number in 0..100 {
+        flush_one(&db, number);
+    }
+    let reads = |scan: &dyn Fn() -> usize, keys: usize| {
+        let before = db.stats();
+        assert_eq!(scan(), keys);
+        let after = db.stats();
+        after.cache_hits + after.cache_misses - before.cache_hits - before.cache_misses
+    };
+    let scans = |blocks: u64| {
+        assert_eq!(reads(&|| db.prefix("key00004").count(), 10), blocks);
+        assert_eq!(reads(&|| db.prefix("key00004").rev().count(), 10), blocks);
+        assert_eq!(reads(&|| db.range("key0000505".."key000051").count(), 0), 0);
+        assert_eq!(reads(&|| db.range("key0000505".."key000051").rev().count(), 0), 0);
+        assert_eq!(reads(&|| db.range("key000100"..).count(), 0), 0);
+        assert_eq!(reads(&|| db.range(.."key").rev().count(), 0), 0);
+    };
+    assert_eq!(tables(&db), 100);
+    scans(10);
+    for number in 0..100_u64 {
+        // Nothing that a codec makes smaller.
+        let words =
+            (1..100_u64).map(|word| (word + 1000 * number).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let large: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        db.put(format!("key{number:06}"), &large).unwrap();
+    }
+    db.compact().unwrap();
+    assert!(tables(&db) > 10, "{} tables", tables(&db));
+    let most = reads(&|| db.prefix("key00004").count(), 10);
+    assert!(most <= 10, "{most} blocks for ten keys");
+    assert_eq!(reads(&|| db.prefix("key00004").rev().count(), 10), most);
+}
+
+#[test]
 fn files_that_a_merge_replaced_go_with_their_last_reader() {
     let sim = Simulation::new(2);
     let db = open(&sim, &config());
