@@ -191,3 +191,37 @@ impl<T> Swap<T> {
         self.0.store(value);
     }
 }
+
+/// As [`Swap`], but there may be nothing to point to.
+#[derive(Debug)]
+pub struct SwapOption<T>(arc_swap::ArcSwapOption<T>);
+
+impl<T> Default for SwapOption<T> {
+    fn default() -> Self {
+        Self(arc_swap::ArcSwapOption::const_empty())
+    }
+}
+
+impl<T> SwapOption<T> {
+    /// As [`Swap::guard`].
+    #[inline]
+    pub fn guard(&self) -> Guard<Option<Arc<T>>> {
+        self.0.load()
+    }
+
+    /// As [`Swap::load`].
+    #[inline]
+    pub fn load(&self) -> Option<Arc<T>> {
+        self.0.load_full()
+    }
+
+    /// As [`Swap::store`].
+    pub fn store(&self, value: Option<Arc<T>>) {
+        self.0.store(value);
+    }
+
+    /// Leaves nothing and gives back what was there.
+    pub fn take(&self) -> Option<Arc<T>> {
+        self.0.swap(None)
+    }
+}

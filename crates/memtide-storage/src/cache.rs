@@ -1,28 +1,56 @@
-//! The block cache: decoded, validated data blocks of all tables, by file number and offset.
+//! The block cache: decoded, validated data blocks of all open tables, up to a fixed number of bytes.
 //!
-//! A hit needs no file handle and no decoding. A block weighs what it holds on the heap, not what it
-//! holds on disk. Replacement is the CLOCK-Pro kin of `quick_cache`: one scan does not wash the cache
-//! out.
+//! Every open table has a [`Shelf`]: a slot for each of its data blocks, found by the block's place in the index.
+//! A hit needs no hash, no comparison and no lock, and cannot give another block than the one asked for. (A
+//! pointer beside the index entry instead of a table of pages: Graefe and others, "In-memory performance for big
+//! data", 2014; Leis and others, "LeanStore", 2018.) Blocks of a closed table leave with its shelf.
 //!
-//! The capacity is fixed and charged to the ledger by whoever makes the cache. File numbers are never
-//! reused, so blocks of removed tables need no eviction: they age out. Index, filter and tombstones
-//! belong to the open table, not to the cache.
+//! Who makes room for a new block is told by two queues behind one lock, which only misses take. (S3-FIFO: Yang
+//! and others, "FIFO queues are all you need for cache eviction", 2023. Use bits instead of an order among hits
+//! are those of CLOCK: Corbató, 1968; counting with them: Smith, 1978.)
+//!
+//! ```text
+//! unknown block --> probation (a 20th)  -- used twice? --> main -- used? one use less, to the end
+//! known block ---------------|------------------------------^        |
+//!                            +-- no? out, and known for a while      +-- no? out
+//! ```
+//!
+//! A scan passes through probation and does not wash out what is hot. A hit counts up to [`USES_MAX`] and then
+//! writes nothing to the slot any more, so processors share a hot block's slot.
+//!
+//! Invariants
+//! - A slot holds a block if and only if one entry of one queue names the slot; both change under the lock.
+//! - The blocks in slots weigh `bytes`, never more than the capacity. A block weighs what it holds on the heap,
+//!   not what it holds on disk, and its place in a queue. Readers may keep an evicted block longer.
+//! - Entries of closed shelves, orphans, are no more than entries of blocks whenever a shelf was closed.
+//!
+//! The capacity is charged to the ledger by whoever makes the cache, a shelf's slots by its table. Index, filter
+//! and tombstones belong to the open table, not to the cache.
 
-use std::hash::{BuildHasher, Hasher};
+use std::collections::{HashMap, VecDeque};
 
-use memtide_base::sync::Arc;
-use memtide_base::sync::atomic::{AtomicU64, Ordering};
-use quick_cache::Weighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use memtide_base::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use memtide_base::sync::{Arc, Guard, Mutex, SwapOption};
 
 use crate::block::BlockView;
 
-/// Names a block: file number and offset.
-type Place = (u64, u64);
+/// Uses of a block that are told apart.
+const USES_MAX: u8 = 3;
+/// Uses in probation that let a block stay.
+const USES_TO_STAY: u8 = 2;
+/// Probation's share of the capacity once the main queue has blocks to give.
+const PROBATION_SHARE: u64 = 20;
+/// Blocks of the main queue that one eviction spares before it takes one in use: a bound on the time under the
+/// lock.
+const SPARED_MAX: usize = 256;
+/// What a place in a queue costs: an entry, as much for an orphan, and twice that for a queue that grows by
+/// doubling.
+const PLACE_BYTES: u64 = 4 * size_of::<Entry>() as u64;
 
 /// Decoded data blocks up to a fixed number of bytes.
 pub struct BlockCache {
-    blocks: Cache<Place, Arc<BlockView>, Weight, Spread>,
+    capacity: u64,
+    queues: Mutex<Queues>,
     stripes: [Counters; STRIPES],
 }
 
@@ -36,54 +64,86 @@ struct Counters {
     misses: AtomicU64,
 }
 
+/// The cached blocks of one open table; they leave the cache when it is dropped.
+pub struct Shelf {
+    cache: Arc<BlockCache>,
+    number: u64,
+    slots: Arc<[Slot]>,
+}
+
+/// Where a data block lies while it is cached: sixteen bytes, so that a hit touches one line.
+#[derive(Default)]
+struct Slot {
+    block: SwapOption<BlockView>,
+    /// The count of evictions from probation with which the block left it; 0 for none.
+    evicted: AtomicU32,
+    /// Hits since it came into its queue, up to [`USES_MAX`]. A count may get lost among threads.
+    uses: AtomicU8,
+}
+
+/// Names the slot of a cached block.
+struct Entry {
+    shelf: u64,
+    at: usize,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// Oldest first, as is `main`.
+    probation: VecDeque<Entry>,
+    main: VecDeque<Entry>,
+    bytes: u64,
+    /// Those in probation.
+    probation_bytes: u64,
+    /// Blocks that left probation and the cache, from 1 on.
+    evictions: u32,
+    orphans: usize,
+    shelves: HashMap<u64, Shelved>,
+    shelves_ever: u64,
+}
+
+/// What the queues know of an open shelf.
+struct Shelved {
+    slots: Arc<[Slot]>,
+    blocks: usize,
+    bytes: u64,
+    probation_bytes: u64,
+}
+
 impl BlockCache {
     /// A cache of at most `capacity` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(capacity: u64) -> Arc<Self> {
-        // An estimate that sizes the cache's own tables; a block is rarely below 4 KiB.
-        let blocks = usize::try_from(capacity / 4096).unwrap_or(usize::MAX).max(1);
-        let lifecycle = DefaultLifecycle::default();
-        let blocks = Cache::with(blocks, capacity, Weight, Spread, lifecycle);
-        Arc::new(Self { blocks, stripes: Default::default() })
+        Arc::new(Self { capacity, queues: Mutex::default(), stripes: Default::default() })
     }
 
-    /// The block at `offset` of file `number`, if it is here.
-    #[inline]
+    /// A place for the blocks of one table, which has so many. Costs [`Shelf::heap_bytes`] beside the capacity.
     #[must_use]
-    pub fn get(&self, number: u64, offset: u64) -> Option<Arc<BlockView>> {
-        let found = self.blocks.get(&(number, offset));
-        #[expect(clippy::cast_possible_truncation, reason = "any bits pick a stripe")]
-        let stripe = &self.stripes[Spread.hash_one((number, offset)) as usize % STRIPES];
-        let counter = if found.is_some() { &stripe.hits } else { &stripe.misses };
-        // Relaxed: a statistic, nothing is published through it.
-        counter.fetch_add(1, Ordering::Relaxed);
-        found
-    }
-
-    /// Keeps a block; blocks that were not asked for lately make room.
-    pub fn insert(&self, number: u64, offset: u64, block: Arc<BlockView>) {
-        self.blocks.insert((number, offset), block);
+    pub fn shelf(self: &Arc<Self>, blocks: usize) -> Shelf {
+        let slots: Arc<[Slot]> = (0..blocks).map(|_| Slot::default()).collect();
+        let number = self.queues.lock().open(Arc::clone(&slots));
+        Shelf { cache: Arc::clone(self), number, slots }
     }
 
     /// Bytes of the blocks here now.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.blocks.weight()
+        self.queues.lock().bytes
     }
 
     /// Most bytes of blocks it keeps.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.blocks.capacity()
+        self.capacity
     }
 
-    /// Calls of [`BlockCache::get`] that found their block.
+    /// Calls of [`Shelf::get`] that found their block.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.hits.load(Ordering::Relaxed)).sum()
     }
 
-    /// Calls of [`BlockCache::get`] that did not.
+    /// Calls of [`Shelf::get`] that did not.
     #[must_use]
     pub fn misses(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.misses.load(Ordering::Relaxed)).sum()
@@ -92,50 +152,188 @@ impl BlockCache {
 
 impl std::fmt::Debug for BlockCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlockCache({} of {} B)", self.bytes(), self.capacity())
+        write!(f, "BlockCache({} of {} B)", self.bytes(), self.capacity)
     }
 }
 
-#[derive(Clone)]
-struct Weight;
-
-impl Weighter<Place, Arc<BlockView>> for Weight {
-    fn weight(&self, _: &Place, block: &Arc<BlockView>) -> u64 {
-        block.heap_bytes() as u64
-    }
-}
-
-/// Hashes two numbers; offsets are multiples of nothing in particular, so one multiplication spreads
-/// them.
-#[derive(Clone)]
-struct Spread;
-
-struct SpreadHasher(u64);
-
-impl BuildHasher for Spread {
-    type Hasher = SpreadHasher;
-
-    fn build_hasher(&self) -> SpreadHasher {
-        SpreadHasher(0)
-    }
-}
-
-impl Hasher for SpreadHasher {
+impl Shelf {
+    /// Data block `at` of the table, if it is here.
     #[inline]
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<Arc<BlockView>> {
+        Guard::into_inner(self.look(at))
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
+    /// As [`Shelf::get`], for a short look: the block's reference count stays as it is.
+    #[inline]
+    #[must_use]
+    pub fn look(&self, at: usize) -> Guard<Option<Arc<BlockView>>> {
+        let slot = &self.slots[at];
+        let found = slot.block.guard();
+        let stripe = &self.cache.stripes[at % STRIPES];
+        // Relaxed, all: statistics, nothing is published through them.
+        if found.is_none() {
+            stripe.misses.fetch_add(1, Ordering::Relaxed);
+        } else {
+            stripe.hits.fetch_add(1, Ordering::Relaxed);
+            let uses = slot.uses.load(Ordering::Relaxed);
+            if uses < USES_MAX {
+                slot.uses.store(uses + 1, Ordering::Relaxed);
+            }
+        }
+        found
+    }
+
+    /// Keeps data block `at`, unless it is here or larger than the cache; others make room.
+    pub fn insert(&self, at: usize, block: &Arc<BlockView>) {
+        let weight = weight_of(block);
+        if weight > self.cache.capacity {
+            return;
+        }
+        let mut queues = self.cache.queues.lock();
+        // Two readers may have missed it at the same time.
+        if self.slots[at].block.guard().is_none() {
+            queues.make_room(weight, self.cache.capacity);
+            queues.enter(self.number, at, block, weight);
         }
     }
 
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
+    /// Heap bytes of the slots, blocks not counted.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.slots)
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        // The blocks go with the slots, after the lock.
+        self.cache.queues.lock().close(self.number);
+    }
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shelf({} slots)", self.slots.len())
+    }
+}
+
+fn weight_of(block: &BlockView) -> u64 {
+    block.heap_bytes() as u64 + PLACE_BYTES
+}
+
+impl Queues {
+    fn open(&mut self, slots: Arc<[Slot]>) -> u64 {
+        self.shelves_ever += 1;
+        let shelved = Shelved { slots, blocks: 0, bytes: 0, probation_bytes: 0 };
+        self.shelves.insert(self.shelves_ever, shelved);
+        self.shelves_ever
+    }
+
+    fn close(&mut self, shelf: u64) {
+        let shelved = self.shelves.remove(&shelf).expect("a shelf is open until it is dropped");
+        self.bytes -= shelved.bytes;
+        self.probation_bytes -= shelved.probation_bytes;
+        self.orphans += shelved.blocks;
+        if self.orphans > (self.probation.len() + self.main.len()) / 2 {
+            for queue in [&mut self.probation, &mut self.main] {
+                queue.retain(|entry| self.shelves.contains_key(&entry.shelf));
+            }
+            self.orphans = 0;
+        }
+    }
+
+    /// A block comes into its empty slot. There is room for it.
+    fn enter(&mut self, shelf: u64, at: usize, block: &Arc<BlockView>, weight: u64) {
+        let memory = self.memory();
+        let shelved = self.shelves.get_mut(&shelf).expect("a shelf is open until it is dropped");
+        let slot = &shelved.slots[at];
+        let evicted = slot.evicted.load(Ordering::Relaxed);
+        if evicted != 0 && self.evictions.wrapping_sub(evicted) as usize <= memory {
+            self.main.push_back(Entry { shelf, at });
+        } else {
+            self.probation.push_back(Entry { shelf, at });
+            self.probation_bytes += weight;
+            shelved.probation_bytes += weight;
+        }
+        self.bytes += weight;
+        shelved.bytes += weight;
+        shelved.blocks += 1;
+        slot.uses.store(0, Ordering::Relaxed);
+        slot.block.store(Some(Arc::clone(block)));
+    }
+
+    /// Evictions from probation after which a block is unknown again: three quarters of the blocks here. With as
+    /// many as are here, and a tenth in probation, traces of Zipf's law hit half a point less.
+    fn memory(&self) -> usize {
+        (self.probation.len() + self.main.len() - self.orphans) / 4 * 3
+    }
+
+    /// Evicts until so many bytes, no more than `capacity`, fit.
+    fn make_room(&mut self, wanted: u64, capacity: u64) {
+        while self.bytes + wanted > capacity {
+            if self.probation_bytes > capacity / PROBATION_SHARE || self.main.is_empty() {
+                self.judge_oldest_in_probation();
+            } else {
+                self.evict_from_main();
+            }
+        }
+    }
+
+    fn judge_oldest_in_probation(&mut self) {
+        let entry = self.probation.pop_front().expect("bytes are of blocks in queues");
+        let Some(shelved) = self.shelves.get_mut(&entry.shelf) else {
+            self.orphans -= 1;
+            return;
+        };
+        let slot = &shelved.slots[entry.at];
+        let stays = slot.uses.load(Ordering::Relaxed) >= USES_TO_STAY;
+        let weight = if stays {
+            slot.uses.store(0, Ordering::Relaxed);
+            slot.block.guard().as_deref().map_or(0, weight_of)
+        } else {
+            self.evictions = self.evictions.wrapping_add(1).max(1);
+            slot.evicted.store(self.evictions, Ordering::Relaxed);
+            let weight = shelved.empty(entry.at);
+            self.bytes -= weight;
+            weight
+        };
+        self.probation_bytes -= weight;
+        shelved.probation_bytes -= weight;
+        if stays {
+            self.main.push_back(entry);
+        }
+    }
+
+    /// Evicts the oldest block that was not used, or drops an orphan.
+    fn evict_from_main(&mut self) {
+        for spared in 0.. {
+            let Some(entry) = self.main.pop_front() else { return };
+            let Some(shelved) = self.shelves.get_mut(&entry.shelf) else {
+                self.orphans -= 1;
+                return;
+            };
+            let uses = &shelved.slots[entry.at].uses;
+            match uses.load(Ordering::Relaxed).checked_sub(1).filter(|_| spared < SPARED_MAX) {
+                Some(fewer) => uses.store(fewer, Ordering::Relaxed),
+                None => {
+                    self.bytes -= shelved.empty(entry.at);
+                    return;
+                }
+            }
+            self.main.push_back(entry);
+        }
+    }
+}
+
+impl Shelved {
+    /// Empties a slot and says what its block weighed.
+    fn empty(&mut self, at: usize) -> u64 {
+        let block = self.slots[at].block.take().expect("an entry names a slot that holds a block");
+        let weight = weight_of(&block);
+        self.bytes -= weight;
+        self.blocks -= 1;
+        weight
     }
 }
 
@@ -143,36 +341,169 @@ impl Hasher for SpreadHasher {
 mod tests {
     use super::*;
     use crate::block::{BlockBuilder, Role};
-    use memtide_base::{Entry, Kind};
+    use memtide_base::{Entry as Row, Kind};
 
     fn block(value: &[u8]) -> Arc<BlockView> {
         let (mut builder, mut bytes) = (BlockBuilder::new(Role::Data), Vec::new());
-        builder.add(Entry { key: b"k", seq: 1, kind: Kind::Put, value });
+        builder.add(Row { key: b"k", seq: 1, kind: Kind::Put, value });
         builder.finish(&mut bytes);
         let len = bytes.len();
         Arc::new(BlockView::decode(bytes.into(), len, Role::Data).expect("as built"))
     }
 
+    /// Reads a block as a table does; whether it was here.
+    fn read(shelf: &Shelf, at: usize, block: &Arc<BlockView>) -> bool {
+        let hit = shelf.look(at).is_some();
+        if !hit {
+            shelf.insert(at, block);
+        }
+        hit
+    }
+
     #[test]
-    fn blocks_are_found_by_file_and_offset_and_counted() {
+    fn blocks_are_found_by_shelf_and_place_and_counted() {
         let cache = BlockCache::new(1 << 20);
-        assert!(cache.get(7, 0).is_none());
-        cache.insert(7, 0, block(b"tide"));
-        assert_eq!(cache.get(7, 0).expect("just inserted").value(0), b"tide");
-        assert!(cache.get(7, 1).is_none() && cache.get(8, 0).is_none());
+        let [one, other] = [cache.shelf(2), cache.shelf(2)];
+        assert!(one.get(0).is_none());
+        one.insert(0, &block(b"tide"));
+        assert_eq!(one.get(0).expect("just inserted").value(0), b"tide");
+        assert!(one.get(1).is_none() && other.get(0).is_none());
         assert_eq!((cache.hits(), cache.misses()), (1, 3));
-        assert_eq!(cache.bytes(), block(b"tide").heap_bytes() as u64);
+        assert_eq!(cache.bytes(), weight_of(&block(b"tide")));
+        one.insert(0, &block(b"ebb"));
+        assert_eq!(one.get(0).expect("still here").value(0), b"tide");
+        assert_eq!(cache.bytes(), weight_of(&block(b"tide")), "a block is here once");
     }
 
     #[test]
     fn the_cache_never_outgrows_its_capacity() {
         for capacity in [0, 1, 5_000, 300_000] {
             let cache = BlockCache::new(capacity);
-            for offset in 0..1000 {
-                cache.insert(offset % 3, offset, block(&[7; 900]));
+            let shelves = [3, 700, 900].map(|blocks| cache.shelf(blocks));
+            for round in 0..3000 {
+                let shelf = &shelves[round % 3];
+                let at = round * 7 % shelf.slots.len();
+                read(shelf, at, &block(&[7; 900][..round % 900]));
                 assert!(cache.bytes() <= capacity, "{} of {capacity} B", cache.bytes());
             }
-            assert_eq!(cache.bytes() > 0, capacity > 1000);
+            assert_eq!(cache.bytes() > capacity / 2, capacity > 1000, "{cache:?}");
         }
+    }
+
+    #[test]
+    fn a_block_larger_than_the_cache_is_not_kept_and_evicts_nothing() {
+        let (small, large) = (block(b"tide"), block(&[7; 5000]));
+        let cache = BlockCache::new(5000);
+        let shelf = cache.shelf(2);
+        shelf.insert(0, &small);
+        shelf.insert(1, &large);
+        assert!(shelf.get(0).is_some() && shelf.get(1).is_none());
+        assert_eq!(cache.bytes(), weight_of(&small));
+    }
+
+    #[test]
+    fn a_scan_does_not_wash_out_what_is_hot() {
+        let block = block(&[7; 900]);
+        let cache = BlockCache::new(100 * weight_of(&block));
+        let (hot, scanned) = (cache.shelf(50), cache.shelf(10_000));
+        for at in 0..50 {
+            for _ in 0..3 {
+                read(&hot, at, &block);
+            }
+        }
+        for at in 0..10_000 {
+            assert!(!read(&scanned, at, &block), "nobody was here");
+        }
+        assert!((0..50).all(|at| read(&hot, at, &block)), "the scan took what was hot");
+    }
+
+    #[test]
+    fn a_block_that_comes_back_soon_stays_and_main_lets_go_of_what_is_cold() {
+        let block = block(&[7; 900]);
+        let cache = BlockCache::new(100 * weight_of(&block));
+        let shelf = cache.shelf(1000);
+        // Forty blocks in a cycle of 140: too far apart for probation, near enough to be known.
+        for round in 0..30 {
+            for at in 0..40 {
+                read(&shelf, at, &block);
+            }
+            for at in 0..100 {
+                read(&shelf, 40 + (100 * round + at) % 960, &block);
+            }
+        }
+        assert!((0..40).all(|at| read(&shelf, at, &block)), "known blocks were not kept");
+        // Others are hot now; the old ones must go, or the cache would be stuck with them.
+        for _ in 0..6 {
+            for at in 500..590 {
+                for _ in 0..3 {
+                    read(&shelf, at, &block);
+                }
+            }
+        }
+        assert!((500..590).all(|at| read(&shelf, at, &block)), "what was hot once is never let go");
+    }
+
+    #[test]
+    fn blocks_of_a_closed_shelf_are_given_back_with_their_places() {
+        let block = block(&[7; 900]);
+        let cache = BlockCache::new(100 * weight_of(&block));
+        let kept = cache.shelf(10);
+        (0..10).for_each(|at| kept.insert(at, &block));
+        for _ in 0..100 {
+            let closed = cache.shelf(60);
+            (0..60).for_each(|at| closed.insert(at, &block));
+            drop(closed);
+            let queues = cache.queues.lock();
+            let places = queues.probation.len() + queues.main.len();
+            assert!(queues.orphans <= places - queues.orphans, "{} orphans", queues.orphans);
+            assert_eq!(queues.bytes, 10 * weight_of(&block));
+        }
+        assert_eq!(Arc::strong_count(&block), 11, "a closed shelf kept blocks");
+        assert!((0..10).all(|at| kept.get(at).is_some()));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's own threads are no background work")]
+    fn readers_on_many_threads_get_the_block_they_asked_for() {
+        const BLOCKS: usize = 300;
+        let blocks: Vec<_> =
+            (0..2 * BLOCKS).map(|number| block(&number.to_le_bytes().repeat(50))).collect();
+        let capacity = 150 * weight_of(&blocks[0]);
+        let cache = BlockCache::new(capacity);
+        let shelves = [0, BLOCKS].map(|first| (first, cache.shelf(BLOCKS)));
+        std::thread::scope(|scope| {
+            for thread in 1..=4_usize {
+                let (cache, shelves, blocks) = (&cache, &shelves, &blocks);
+                scope.spawn(move || {
+                    let mut state = thread;
+                    for _ in 0..20_000 {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let (first, shelf) = &shelves[state >> 40 & 1];
+                        // Half of the reads want one of 16 blocks.
+                        let spread = if state >> 41 & 1 == 0 { 16 } else { BLOCKS };
+                        let at = (state >> 44) % spread;
+                        match shelf.get(at) {
+                            Some(found) => {
+                                assert!(Arc::ptr_eq(&found, &blocks[first + at]), "another block");
+                            }
+                            None => shelf.insert(at, &blocks[first + at]),
+                        }
+                        if state >> 50 & 63 == 0 {
+                            let passing = cache.shelf(3);
+                            (0..3).for_each(|at| passing.insert(at, &blocks[at]));
+                            assert!(cache.bytes() <= capacity);
+                        }
+                    }
+                });
+            }
+        });
+        let held: u64 = shelves
+            .iter()
+            .flat_map(|(_, shelf)| shelf.slots.iter())
+            .filter_map(|slot| slot.block.load())
+            .map(|block| weight_of(&block))
+            .sum();
+        assert_eq!(cache.bytes(), held);
+        assert!(cache.hits() > 20_000 && cache.misses() > 1000, "{cache:?}");
     }
 }

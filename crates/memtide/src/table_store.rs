@@ -63,7 +63,7 @@ impl TableStore {
             .map_err(|error| Error::io("open", &name, error))?;
         let identity =
             TableIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
-        let (size, cache) = (meta.size, Arc::clone(&self.cache));
+        let (size, cache) = (meta.size, &self.cache);
         let table = Table::open(file, name, identity, size, self.hash_seed, cache, &self.ledger)?;
         *slot = Some(Arc::clone(&table));
         drop(slot);

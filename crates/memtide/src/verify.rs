@@ -135,5 +135,5 @@ fn verify_table(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &TableM
     verify_file(Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
     let identity = TableIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
     let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
-    Table::open(file, name, identity, meta.size, 0, cache, &ledger)?.verify()
+    Table::open(file, name, identity, meta.size, 0, &cache, &ledger)?.verify()
 }

@@ -18,7 +18,7 @@ use super::parts::{Parts, Source};
 use super::properties::Properties;
 use super::verify;
 use crate::block::BlockView;
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Shelf};
 
 /// The newest visible version of a key in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Table {
     expected: TableIdentity,
     size: u64,
     hash_seed: u64,
-    cache: Arc<BlockCache>,
+    shelf: Shelf,
     charge: Charge,
 }
 
@@ -71,14 +71,16 @@ impl Table {
         expected: TableIdentity,
         size: u64,
         hash_seed: u64,
-        cache: Arc<BlockCache>,
+        cache: &Arc<BlockCache>,
         ledger: &Arc<Ledger>,
     ) -> Result<Arc<Self>> {
         let source = Source { file, name };
         let parts = Parts::read(&source, expected, size)?;
         let mut charge = ledger.empty_charge(Account::Tables);
-        charge.grow_unchecked((parts.heap_bytes() + size_of::<Self>()) as u64);
-        Ok(Arc::new(Self { source, parts, expected, size, hash_seed, cache, charge }))
+        let shelf = cache.shelf(parts.index.as_ref().map_or(0, BlockView::rows));
+        let held = parts.heap_bytes() + shelf.heap_bytes() + size_of::<Self>();
+        charge.grow_unchecked(held as u64);
+        Ok(Arc::new(Self { source, parts, expected, size, hash_seed, shelf, charge }))
     }
 
     /// The newest version of `key` with `seq < below`, range tombstones not applied. `hash` is the
@@ -185,18 +187,17 @@ impl Table {
 
     /// Data block `at`, from the cache or the file.
     pub(super) fn block(&self, at: usize) -> Result<Arc<BlockView>> {
-        let child = self.parts.child(at).expect("index values are validated when it is opened");
-        let (number, offset) = (self.expected.number, child.handle.offset);
-        if let Some(block) = self.cache.get(number, offset) {
+        if let Some(block) = self.shelf.get(at) {
             return Ok(block);
         }
+        let child = self.parts.child(at).expect("index values are validated when it is opened");
         let block = self.source.data_block(child.handle, self.parts.footer.file_salt)?;
         if block.rows() != usize::from(child.rows) {
             let detail = format!("{} rows, {} by the index", block.rows(), child.rows);
-            return Err(self.source.damaged("data block", offset, detail));
+            return Err(self.source.damaged("data block", child.handle.offset, detail));
         }
         let block = Arc::new(block);
-        self.cache.insert(number, offset, Arc::clone(&block));
+        self.shelf.insert(at, &block);
         Ok(block)
     }
 

@@ -118,5 +118,5 @@ pub(super) fn open_with(
 ) -> Result<Arc<Table>> {
     let size = file.bytes().len() as u64;
     let name = PathBuf::from("sst/c.sst");
-    Table::open(Arc::new(file.clone()), name, expected, size, hash_seed, Arc::clone(cache), ledger)
+    Table::open(Arc::new(file.clone()), name, expected, size, hash_seed, cache, ledger)
 }
