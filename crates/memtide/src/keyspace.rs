@@ -112,7 +112,7 @@ impl Keyspace {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         let engine = self.engine();
         engine.check_open()?;
-        let view = self.state.current();
+        let view = self.state.glance();
         let below = engine.snapshots.visible();
         read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), below)
     }

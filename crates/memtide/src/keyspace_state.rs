@@ -8,7 +8,7 @@
 //! A flush claims the oldest sealed memtables, a merge works on others: a claim waits for the merge that runs.
 
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
-use memtide_base::sync::{Arc, Mutex, Swap};
+use memtide_base::sync::{Arc, Guard, Mutex, Swap};
 use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
@@ -142,6 +142,12 @@ impl KeyspaceState {
     /// The superversion to keep.
     pub(crate) fn current(&self) -> Arc<SuperVersion> {
         self.current.load()
+    }
+
+    /// The superversion for a short read on this thread: no reference is counted.
+    #[inline]
+    pub(crate) fn glance(&self) -> Guard<Arc<SuperVersion>> {
+        self.current.guard()
     }
 
     /// Seals the active memtable, unless it is empty, and makes `fresh` the active one. The caller holds

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use memtide_base::ledger::{Account, Ledger};
-use memtide_base::sync::{Arc, Mutex, Weak};
+use memtide_base::sync::{Arc, Guard, Mutex, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
 use memtide_storage::cache::BlockCache;
@@ -49,12 +49,23 @@ impl TableStore {
 
     /// The table, opened if need be.
     pub(crate) fn open(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
-        if let Some(open) = &*meta.open.read() {
-            return Ok(Arc::clone(open));
+        Ok(Guard::into_inner(self.glance(meta)?).expect("a glance shows a table"))
+    }
+
+    /// As [`TableStore::open`], for a short time and without counting a reference; never nothing.
+    #[inline]
+    pub(crate) fn glance(&self, meta: &Arc<TableMeta>) -> Result<Guard<Option<Arc<Table>>>> {
+        let open = meta.open.guard();
+        if open.is_some() {
+            return Ok(open);
         }
-        let mut slot = meta.open.write();
-        if let Some(open) = &*slot {
-            return Ok(Arc::clone(open));
+        self.open_file(meta).map(|table| Guard::from_inner(Some(table)))
+    }
+
+    fn open_file(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
+        let opening = meta.opening.lock();
+        if let Some(open) = meta.open.load() {
+            return Ok(open);
         }
         let name = files::table_name(meta.number);
         let file = self
@@ -65,8 +76,8 @@ impl TableStore {
             TableIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
         let (size, cache) = (meta.size, &self.cache);
         let table = Table::open(file, name, identity, size, self.hash_seed, cache, &self.ledger)?;
-        *slot = Some(Arc::clone(&table));
-        drop(slot);
+        meta.open.store(Some(Arc::clone(&table)));
+        drop(opening);
         self.note_opened(meta);
         Ok(table)
     }
@@ -75,7 +86,7 @@ impl TableStore {
         self.opened.lock().push_back(Arc::downgrade(meta));
         while let Some(oldest) = self.surplus() {
             if let Some(oldest) = oldest.upgrade() {
-                *oldest.open.write() = None;
+                oldest.open.store(None);
             }
         }
     }

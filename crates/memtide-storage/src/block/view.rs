@@ -176,6 +176,15 @@ impl BlockView {
     #[inline]
     #[must_use]
     pub fn lower_bound(&self, key: &[u8], below: SeqNo) -> usize {
+        self.find(key, below).unwrap_or_else(|row| row)
+    }
+
+    /// The row of the newest version of `key` with `seq < below`.
+    ///
+    /// # Errors
+    /// There is none; the row is that of [`BlockView::lower_bound`].
+    #[inline]
+    pub fn find(&self, key: &[u8], below: SeqNo) -> Result<usize, usize> {
         self.search(key, |order, row| order.is_lt() || (order.is_eq() && self.seq(row) >= below))
     }
 
@@ -183,14 +192,14 @@ impl BlockView {
     #[inline]
     #[must_use]
     pub fn first_at_least(&self, key: &[u8]) -> usize {
-        self.search(key, |order, _| order.is_lt())
+        self.search(key, |order, _| order.is_lt()).unwrap_or_else(|row| row)
     }
 
     /// The first row whose key is above `key`.
     #[inline]
     #[must_use]
     pub fn first_above(&self, key: &[u8]) -> usize {
-        self.search(key, |order, _| order.is_le())
+        self.search(key, |order, _| order.is_le()).unwrap_or_else(|row| row)
     }
 
     /// The first row of `run`, rows of one key, that a read below `below` sees; `run.end` if none.
@@ -240,25 +249,32 @@ impl BlockView {
         end
     }
 
-    fn search(&self, key: &[u8], before: impl Fn(Ordering, usize) -> bool) -> usize {
+    /// The first row for which `before` does not hold; an error if its key is another.
+    #[inline]
+    fn search(&self, key: &[u8], before: impl Fn(Ordering, usize) -> bool) -> Result<usize, usize> {
         let (head, short, tail) = match self.place(key) {
-            Place::Below => return 0,
-            Place::Above => return self.rows(),
+            Place::Below => return Err(0),
+            Place::Above => return Err(self.rows()),
             Place::Among { head, short, tail } => (head, short, tail),
         };
         let heads = self.heads();
-        let start = heads.partition_point(|stored| u64::from_be_bytes(*stored) < head);
+        let start = count_below(heads, head);
         let ties = |row: usize| heads.get(row).is_some_and(|h| u64::from_be_bytes(*h) == head);
         if !ties(start) {
-            return start;
+            return Err(start);
         }
-        let mut end = start + 1;
-        if ties(end) {
-            end += heads[end..].partition_point(|stored| u64::from_be_bytes(*stored) == head);
+        if !ties(start + 1) {
+            let order = self.compare(start, head, short, tail);
+            let row = start + usize::from(before(order, start));
+            return if row == start && order.is_eq() { Ok(row) } else { Err(row) };
         }
-        partition_point(start..end, |row| before(self.compare(row, head, short, tail), row))
+        let end = start + heads[start..].partition_point(|h| u64::from_be_bytes(*h) == head);
+        let order = |row: usize| self.compare(row, head, short, tail);
+        let row = partition_point(start..end, |row| before(order(row), row));
+        if row < end && order(row).is_eq() { Ok(row) } else { Err(row) }
     }
 
+    #[inline]
     fn place<'k>(&self, key: &'k [u8]) -> Place<'k> {
         let prefix = self.prefix();
         let Some((start, suffix)) = key.split_at_checked(prefix.len()) else {
@@ -275,6 +291,7 @@ impl BlockView {
         }
     }
 
+    #[inline]
     fn compare(&self, row: usize, head: u64, short: usize, tail: &[u8]) -> Ordering {
         let stored = u64::from_be_bytes(self.heads()[row]);
         stored
@@ -479,6 +496,26 @@ fn read_offset(bytes: &[u8], shape: Shape, column: u32, at: usize) -> usize {
     }
 }
 
+/// How many of the heads, which ascend, are below `head`.
+///
+/// Halving would wait for one cache miss after the other in a block that was not read lately. The comparisons of
+/// one round here do not depend on each other, so their misses overlap.
+#[inline]
+fn count_below(heads: &[[u8; HEAD_LEN]], head: u64) -> usize {
+    const FAN: usize = 8;
+    let is_below = |stored: &[u8; HEAD_LEN]| u64::from_be_bytes(*stored) < head;
+    let mut rest = heads;
+    let mut count = 0;
+    while rest.len() > 2 * FAN {
+        let step = rest.len() / FAN;
+        let parts = (1..FAN).filter(|part| is_below(&rest[part * step])).count();
+        let end = if parts + 1 == FAN { rest.len() } else { (parts + 1) * step };
+        rest = &rest[parts * step..end];
+        count += parts * step;
+    }
+    count + rest.iter().filter(|stored| is_below(stored)).count()
+}
+
 /// First row of `rows` for which `before` no longer holds.
 fn partition_point(rows: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
     let Range { mut start, mut end } = rows;
@@ -555,6 +592,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn heads_below_are_counted_whatever_their_number() {
+        for len in (0..300).chain([1000, 65_535]) {
+            let heads: Vec<_> = (0..len).map(|head: u64| (head / 3 * 2).to_be_bytes()).collect();
+            for head in (0..len.min(300)).chain([len / 2, len, u64::MAX]) {
+                let want = heads.partition_point(|stored| u64::from_be_bytes(*stored) < head);
+                assert_eq!(count_below(&heads, head), want, "below {head} among {len}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_row_reads_back_and_every_bound_is_where_the_model_has_it(
@@ -575,6 +623,8 @@ mod tests {
             for key in rows.keys().map(|(key, _)| key).chain([&other, &b"shared".to_vec()]) {
                 let at = rows.keys().position(|(k, s)| k > key || (k == key && s.0 < below));
                 prop_assert_eq!(view.lower_bound(key, below), at.unwrap_or(rows.len()));
+                let row_is_of = |row: usize| rows.keys().nth(row).is_some_and(|(k, _)| k == key);
+                prop_assert_eq!(view.find(key, below).is_ok(), at.is_some_and(row_is_of));
                 let first = rows.keys().position(|(k, _)| k >= key).unwrap_or(rows.len());
                 let above = rows.keys().position(|(k, _)| k > key).unwrap_or(rows.len());
                 prop_assert_eq!((view.first_at_least(key), view.first_above(key)), (first, above));

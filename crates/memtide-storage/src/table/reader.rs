@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use memtide_base::hash::key_hash;
 use memtide_base::ledger::{Account, Charge, Ledger};
-use memtide_base::sync::Arc;
+use memtide_base::sync::{Arc, Guard};
 use memtide_base::{Error, Kind, RangeTombstones, Result, SeqNo, Slice};
 use memtide_env::ReadFile;
 
@@ -31,16 +31,17 @@ pub struct Found {
     pub value: Slice,
 }
 
-/// The block of one table that was looked into last.
+/// The block of one table that was looked into last. For a short time on one thread: it is held without counting
+/// a reference.
 #[derive(Debug, Default)]
-pub struct Near(Option<(usize, Arc<BlockView>)>);
+pub struct Near(Option<(usize, Guard<Option<Arc<BlockView>>>)>);
 
 impl Near {
     fn block(&mut self, table: &Table, at: usize) -> Result<&BlockView> {
         if self.0.as_ref().is_none_or(|(held, _)| *held != at) {
-            self.0 = Some((at, table.block(at)?));
+            self.0 = Some((at, table.glance(at)?));
         }
-        Ok(&self.0.as_ref().expect("set just now").1)
+        Ok(self.0.as_ref().and_then(|(_, block)| block.as_deref()).expect("set just now"))
     }
 }
 
@@ -112,14 +113,13 @@ impl Table {
         }
         for at in index.first_at_least(key)..index.rows() {
             let block = near.block(self, at)?;
-            let row = block.lower_bound(key, below);
-            if row < block.rows() {
-                let found = || Found {
-                    seq: block.seq(row),
-                    kind: block.kind(row),
-                    value: block.value_slice(row),
-                };
-                return Ok(block.key_is(row, key).then(found));
+            match block.find(key, below) {
+                Ok(row) => {
+                    let (seq, kind) = (block.seq(row), block.kind(row));
+                    return Ok(Some(Found { seq, kind, value: block.value_slice(row) }));
+                }
+                Err(row) if row < block.rows() => return Ok(None),
+                Err(_) => {}
             }
             // The block ends before the wanted version. Versions go on in the next block only if
             // the key is this block's last.
@@ -187,9 +187,21 @@ impl Table {
 
     /// Data block `at`, from the cache or the file.
     pub(super) fn block(&self, at: usize) -> Result<Arc<BlockView>> {
-        if let Some(block) = self.shelf.get(at) {
-            return Ok(block);
+        Ok(Guard::into_inner(self.glance(at)?).expect("a glance shows a block"))
+    }
+
+    /// As [`Table::block`], for a short time and without counting a reference; never nothing.
+    #[inline]
+    fn glance(&self, at: usize) -> Result<Guard<Option<Arc<BlockView>>>> {
+        let cached = self.shelf.look(at);
+        if cached.is_some() {
+            return Ok(cached);
         }
+        self.read_block(at).map(|block| Guard::from_inner(Some(block)))
+    }
+
+    /// Reads data block `at` from the file into the cache.
+    fn read_block(&self, at: usize) -> Result<Arc<BlockView>> {
         let child = self.parts.child(at).expect("index values are validated when it is opened");
         let block = self.source.data_block(child.handle, self.parts.footer.file_salt)?;
         if block.rows() != usize::from(child.rows) {

@@ -31,8 +31,9 @@ pub(crate) fn get(
     let level0 = view.version.level(0).iter().filter(|meta| meta.spans(key));
     let deeper = (1..LEVELS).filter_map(|level| view.version.table_over(level, key));
     for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
-        let table = tables.open(meta)?;
-        if let Looked::Found(value) = look_into(&table, &mut Near::default(), key, hash, below)? {
+        let table = tables.glance(meta)?;
+        let table = table.as_deref().expect("a glance shows a table");
+        if let Looked::Found(value) = look_into(table, &mut Near::default(), key, hash, below)? {
             return Ok(value);
         }
     }

@@ -1,7 +1,7 @@
 //! What the engine knows of a table without opening it, and when its file may go.
 
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
-use memtide_base::sync::{Arc, Mutex, RwLock};
+use memtide_base::sync::{Arc, Mutex, SwapOption};
 use memtide_base::{SeqNo, Upper};
 use memtide_storage::table::{Table, TableSummary};
 
@@ -37,7 +37,9 @@ pub(crate) struct TableMeta {
     pub(crate) seq_max: SeqNo,
     raw_bytes: u64,
     /// The open table, while the table store keeps it so.
-    pub(crate) open: RwLock<Option<Arc<Table>>>,
+    pub(crate) open: SwapOption<Table>,
+    /// Held while it is opened, so that readers who need it at the same time open it once.
+    pub(crate) opening: Mutex<()>,
     obsolete: AtomicBool,
     graveyard: Arc<Graveyard>,
 }
@@ -63,7 +65,8 @@ impl TableMeta {
             seq_min: summary.seq_min,
             seq_max: summary.seq_max,
             raw_bytes: summary.raw_bytes,
-            open: RwLock::new(None),
+            open: SwapOption::default(),
+            opening: Mutex::default(),
             obsolete: AtomicBool::new(false),
             graveyard: Arc::clone(graveyard),
         }
