@@ -9,6 +9,7 @@ mod edit;
 mod manifest;
 mod table_meta;
 
+use memtide_base::key::{head_behind, shared_prefix_len};
 use memtide_base::sync::Arc;
 use memtide_base::{RangeTombstone, Upper};
 
@@ -24,11 +25,51 @@ pub(crate) const LEVELS: usize = 7;
 pub(crate) struct Version {
     /// `levels[0]` newest first; deeper levels in key order.
     levels: Vec<Arc<[Arc<TableMeta>]>>,
+    /// Of the same levels.
+    fences: Vec<Fences>,
+}
+
+/// The first keys of a level's tables, so that a search seldom looks at the tables themselves. Means something for
+/// levels in key order only.
+#[derive(Clone, Debug)]
+struct Fences {
+    /// What all the first keys begin with.
+    anchor: Vec<u8>,
+    /// The heads of the first keys behind it, ascending.
+    heads: Vec<u64>,
+}
+
+impl Fences {
+    fn of(tables: &[Arc<TableMeta>]) -> Self {
+        let anchor = match tables {
+            [first, .., last] => {
+                let shared = shared_prefix_len(&first.smallest, &last.smallest);
+                first.smallest[..shared].to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let heads = tables.iter().map(|table| head_behind(&anchor, &table.smallest)).collect();
+        Self { anchor, heads }
+    }
+
+    /// How many of `tables`, which these are the fences of, begin at `key` or before.
+    fn count_up_to(&self, key: &[u8], tables: &[Arc<TableMeta>]) -> usize {
+        let head = head_behind(&self.anchor, key);
+        let start = self.heads.partition_point(|fence| *fence < head);
+        let ties = self.heads[start..].partition_point(|fence| *fence == head);
+        let ties = &tables[start..start + ties];
+        start + ties.partition_point(|table| table.smallest.as_slice() <= key)
+    }
 }
 
 impl Version {
     pub(crate) fn empty() -> Self {
-        Self { levels: vec![Arc::from([]); LEVELS] }
+        Self::of(vec![Arc::from([]); LEVELS])
+    }
+
+    fn of(levels: Vec<Arc<[Arc<TableMeta>]>>) -> Self {
+        let fences = levels.iter().map(|tables| Fences::of(tables)).collect();
+        Self { levels, fences }
     }
 
     pub(crate) fn level(&self, level: usize) -> &[Arc<TableMeta>] {
@@ -52,7 +93,7 @@ impl Version {
     /// The one table of a level below 0 whose bounds hold `key`.
     pub(crate) fn table_over(&self, level: usize, key: &[u8]) -> Option<&Arc<TableMeta>> {
         let tables = &self.levels[level];
-        let after = tables.partition_point(|table| table.smallest.as_slice() <= key);
+        let after = self.fences[level].count_up_to(key, tables);
         tables.get(after.checked_sub(1)?).filter(|table| table.largest.admits(key))
     }
 
@@ -129,7 +170,7 @@ impl Version {
                 tables.insert(at, Arc::clone(table));
             }
         }
-        let version = Self { levels: levels.into_iter().map(Arc::from).collect() };
+        let version = Self::of(levels.into_iter().map(Arc::from).collect());
         version.check()?;
         Ok(version)
     }
@@ -171,6 +212,32 @@ mod tests {
     pub(crate) fn table(number: u64, smallest: &str, largest: &str) -> Arc<TableMeta> {
         let largest = Upper::Included(largest.as_bytes().to_vec());
         Arc::new(TableMeta::for_tests(number, smallest.as_bytes(), largest))
+    }
+
+    #[test]
+    fn a_key_is_looked_for_in_the_one_table_that_spans_it() {
+        let bounds = ["", "a", "anchor", "anchor12345678", "anchor123456789", "anchor2", "b", "zz"];
+        for (from, to) in [(0, 0), (0, 1), (2, 6), (1, 7), (0, 8)] {
+            let tables = bounds[from..to].iter().zip(1..);
+            // Each ends at the first key above all that begin with its own first, but for the next table.
+            let tables: Vec<_> = tables
+                .map(|(first, number)| (1, table(number, first, &format!("{first}\0~"))))
+                .collect();
+            let version = Version::empty().with(&[], &tables).expect("they do not overlap");
+            let level = version.level(1);
+            for bound in bounds {
+                for key in ["", "\0", "\0~", "\0~~", "1", "~"].map(|end| format!("{bound}{end}")) {
+                    let want = level.iter().find(|table| table.spans(key.as_bytes()));
+                    let found = version.table_over(1, key.as_bytes());
+                    assert_eq!(
+                        found.map(|table| table.number),
+                        want.map(|table| table.number),
+                        "{key:?} among {:?}",
+                        &bounds[from..to]
+                    );
+                }
+            }
+        }
     }
 
     #[test]
