@@ -15,7 +15,7 @@
 //!                            +-- no? out, and known for a while      +-- no? out
 //! ```
 //!
-//! A scan passes through probation and does not wash out what is hot. A hit counts up to [`USES_MAX`] and then
+//! A scan passes through probation and does not wash out what is hot. A hit counts up to `USES_MAX` and then
 //! writes nothing to the slot any more, so processors share a hot block's slot.
 //!
 //! Invariants
