@@ -1,4 +1,4 @@
-//! The one way to walk sorted entries: over a memtable, a table, a level, or a merge of them.
+//! The one way to walk sorted entries: over a memtable, a table or a level.
 //!
 //! A cursor stands **on a user key**; the key's versions hang below it, newest first. A read uses `next`
 //! and `prev` and never meets an older version; flush and compaction also call `older`. So walking

@@ -16,7 +16,7 @@ pub enum Account {
     Memtables = 0,
     /// The block cache.
     Cache = 1,
-    /// Index, filter and range-tombstone blocks of open tables.
+    /// Index, filter, range-tombstone blocks and cache slots of open tables.
     Tables = 2,
     /// Working memory of flush, compaction and recovery.
     Upkeep = 3,

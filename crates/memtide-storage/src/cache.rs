@@ -19,15 +19,15 @@
 //! writes nothing to the slot any more, so processors share a hot block's slot.
 //!
 //! Invariants
-//! - A slot holds a block if and only if one entry of one queue names the slot; both change under the lock.
+//! - A slot holds a block if and only if one place in one queue names the slot; both change under the lock.
 //! - The blocks in slots weigh `bytes`, never more than the capacity. A block weighs what it holds on the heap,
 //!   not what it holds on disk, and its place in a queue. Readers may keep an evicted block longer.
-//! - Entries of closed shelves, orphans, are no more than entries of blocks whenever a shelf was closed.
+//! - Places of closed shelves, orphans, are no more than those of blocks whenever a shelf was closed.
 //!
 //! The capacity is charged to the ledger by whoever makes the cache, a shelf's slots by its table. Index, filter
 //! and tombstones belong to the open table, not to the cache.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use memtide_base::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Guard, Mutex, SwapOption};
@@ -40,12 +40,12 @@ const USES_MAX: u8 = 3;
 const USES_TO_STAY: u8 = 2;
 /// Probation's share of the capacity once the main queue has blocks to give.
 const PROBATION_SHARE: u64 = 20;
-/// Blocks of the main queue that one eviction spares before it takes one in use: a bound on the time under the
-/// lock.
+/// Blocks that are spared while room is made for one, before one goes although it is in use: a bound on the time
+/// under the lock.
 const SPARED_MAX: usize = 256;
-/// What a place in a queue costs: an entry, as much for an orphan, and twice that for a queue that grows by
-/// doubling.
-const PLACE_BYTES: u64 = 4 * size_of::<Entry>() as u64;
+/// What a block's place in a queue costs: a queue has room for four times the places it holds at most, and as many
+/// orphans may be among them as blocks.
+const PLACE_BYTES: u64 = 8 * size_of::<Place>() as u64;
 
 /// Decoded data blocks up to a fixed number of bytes.
 pub struct BlockCache {
@@ -68,6 +68,8 @@ struct Counters {
 pub struct Shelf {
     cache: Arc<BlockCache>,
     number: u64,
+    /// The stripe of its first block.
+    stripe: usize,
     slots: Arc<[Slot]>,
 }
 
@@ -81,8 +83,11 @@ struct Slot {
     uses: AtomicU8,
 }
 
-/// Names the slot of a cached block.
-struct Entry {
+#[cfg(not(any(loom, shuttle)))]
+const _: () = assert!(size_of::<Slot>() == 16, "four slots to a cache line");
+
+/// A place in a queue: it names the slot of a cached block.
+struct Place {
     shelf: u64,
     at: usize,
 }
@@ -90,16 +95,22 @@ struct Entry {
 #[derive(Default)]
 struct Queues {
     /// Oldest first, as is `main`.
-    probation: VecDeque<Entry>,
-    main: VecDeque<Entry>,
+    probation: VecDeque<Place>,
+    main: VecDeque<Place>,
     bytes: u64,
     /// Those in probation.
     probation_bytes: u64,
     /// Blocks that left probation and the cache, from 1 on.
     evictions: u32,
     orphans: usize,
-    shelves: HashMap<u64, Shelved>,
-    shelves_ever: u64,
+    shelves: Shelves,
+}
+
+/// The open shelves by rising number; there are as many as open tables, a few hundred.
+#[derive(Default)]
+struct Shelves {
+    open: Vec<(u64, Shelved)>,
+    ever: u64,
 }
 
 /// What the queues know of an open shelf.
@@ -122,7 +133,9 @@ impl BlockCache {
     pub fn shelf(self: &Arc<Self>, blocks: usize) -> Shelf {
         let slots: Arc<[Slot]> = (0..blocks).map(|_| Slot::default()).collect();
         let number = self.queues.lock().open(Arc::clone(&slots));
-        Shelf { cache: Arc::clone(self), number, slots }
+        #[expect(clippy::cast_possible_truncation, reason = "any bits pick a stripe")]
+        let stripe = number as usize;
+        Shelf { cache: Arc::clone(self), number, stripe, slots }
     }
 
     /// Bytes of the blocks here now.
@@ -137,13 +150,13 @@ impl BlockCache {
         self.capacity
     }
 
-    /// Calls of [`Shelf::get`] that found their block.
+    /// Looks into shelves that found their block.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.hits.load(Ordering::Relaxed)).sum()
     }
 
-    /// Calls of [`Shelf::get`] that did not.
+    /// Looks into shelves that did not.
     #[must_use]
     pub fn misses(&self) -> u64 {
         self.stripes.iter().map(|stripe| stripe.misses.load(Ordering::Relaxed)).sum()
@@ -170,7 +183,8 @@ impl Shelf {
     pub fn look(&self, at: usize) -> Guard<Option<Arc<BlockView>>> {
         let slot = &self.slots[at];
         let found = slot.block.guard();
-        let stripe = &self.cache.stripes[at % STRIPES];
+        // Tables of one block each must not all count in the same place.
+        let stripe = &self.cache.stripes[self.stripe.wrapping_add(at) % STRIPES];
         // Relaxed, all: statistics, nothing is published through them.
         if found.is_none() {
             stripe.misses.fetch_add(1, Ordering::Relaxed);
@@ -190,10 +204,12 @@ impl Shelf {
         if weight > self.cache.capacity {
             return;
         }
+        // Given back to the allocator behind the lock.
+        let mut evicted = Vec::new();
         let mut queues = self.cache.queues.lock();
         // Two readers may have missed it at the same time.
         if self.slots[at].block.guard().is_none() {
-            queues.make_room(weight, self.cache.capacity);
+            queues.make_room(weight, self.cache.capacity, &mut evicted);
             queues.enter(self.number, at, block, weight);
         }
     }
@@ -224,20 +240,18 @@ fn weight_of(block: &BlockView) -> u64 {
 
 impl Queues {
     fn open(&mut self, slots: Arc<[Slot]>) -> u64 {
-        self.shelves_ever += 1;
-        let shelved = Shelved { slots, blocks: 0, bytes: 0, probation_bytes: 0 };
-        self.shelves.insert(self.shelves_ever, shelved);
-        self.shelves_ever
+        self.shelves.add(Shelved { slots, blocks: 0, bytes: 0, probation_bytes: 0 })
     }
 
     fn close(&mut self, shelf: u64) {
-        let shelved = self.shelves.remove(&shelf).expect("a shelf is open until it is dropped");
+        let shelved = self.shelves.remove(shelf).expect("a shelf is open until it is dropped");
         self.bytes -= shelved.bytes;
         self.probation_bytes -= shelved.probation_bytes;
         self.orphans += shelved.blocks;
         if self.orphans > (self.probation.len() + self.main.len()) / 2 {
             for queue in [&mut self.probation, &mut self.main] {
-                queue.retain(|entry| self.shelves.contains_key(&entry.shelf));
+                queue.retain(|place| self.shelves.place(place.shelf).is_ok());
+                queue.shrink_to(2 * queue.len());
             }
             self.orphans = 0;
         }
@@ -246,13 +260,13 @@ impl Queues {
     /// A block comes into its empty slot. There is room for it.
     fn enter(&mut self, shelf: u64, at: usize, block: &Arc<BlockView>, weight: u64) {
         let memory = self.memory();
-        let shelved = self.shelves.get_mut(&shelf).expect("a shelf is open until it is dropped");
+        let shelved = self.shelves.get_mut(shelf).expect("a shelf is open until it is dropped");
         let slot = &shelved.slots[at];
         let evicted = slot.evicted.load(Ordering::Relaxed);
         if evicted != 0 && self.evictions.wrapping_sub(evicted) as usize <= memory {
-            self.main.push_back(Entry { shelf, at });
+            self.main.push_back(Place { shelf, at });
         } else {
-            self.probation.push_back(Entry { shelf, at });
+            self.probation.push_back(Place { shelf, at });
             self.probation_bytes += weight;
             shelved.probation_bytes += weight;
         }
@@ -270,70 +284,98 @@ impl Queues {
     }
 
     /// Evicts until so many bytes, no more than `capacity`, fit.
-    fn make_room(&mut self, wanted: u64, capacity: u64) {
+    fn make_room(&mut self, wanted: u64, capacity: u64, evicted: &mut Vec<Arc<BlockView>>) {
+        let mut spared = 0;
         while self.bytes + wanted > capacity {
-            if self.probation_bytes > capacity / PROBATION_SHARE || self.main.is_empty() {
-                self.judge_oldest_in_probation();
-            } else {
-                self.evict_from_main();
+            let may_spare = spared < SPARED_MAX;
+            let (from_probation, block) =
+                if self.probation_bytes > capacity / PROBATION_SHARE || self.main.is_empty() {
+                    (true, self.judge_oldest_in_probation(may_spare))
+                } else {
+                    (false, self.judge_oldest_in_main(may_spare))
+                };
+            spared += usize::from(block.is_none());
+            evicted.extend(block);
+            let queue = if from_probation { &mut self.probation } else { &mut self.main };
+            if queue.capacity() > 4 * queue.len().max(16) {
+                queue.shrink_to(2 * queue.len());
             }
         }
     }
 
-    fn judge_oldest_in_probation(&mut self) {
-        let entry = self.probation.pop_front().expect("bytes are of blocks in queues");
-        let Some(shelved) = self.shelves.get_mut(&entry.shelf) else {
+    /// Evicts the oldest block in probation, or moves it to the main queue if it was used enough; drops an orphan.
+    fn judge_oldest_in_probation(&mut self, may_spare: bool) -> Option<Arc<BlockView>> {
+        let place = self.probation.pop_front().expect("bytes are of blocks in queues");
+        let Some(shelved) = self.shelves.get_mut(place.shelf) else {
             self.orphans -= 1;
-            return;
+            return None;
         };
-        let slot = &shelved.slots[entry.at];
-        let stays = slot.uses.load(Ordering::Relaxed) >= USES_TO_STAY;
-        let weight = if stays {
+        let slot = &shelved.slots[place.at];
+        if may_spare && slot.uses.load(Ordering::Relaxed) >= USES_TO_STAY {
             slot.uses.store(0, Ordering::Relaxed);
-            slot.block.guard().as_deref().map_or(0, weight_of)
-        } else {
-            self.evictions = self.evictions.wrapping_add(1).max(1);
-            slot.evicted.store(self.evictions, Ordering::Relaxed);
-            let weight = shelved.empty(entry.at);
-            self.bytes -= weight;
-            weight
-        };
+            let weight = slot.block.guard().as_deref().map_or(0, weight_of);
+            self.probation_bytes -= weight;
+            shelved.probation_bytes -= weight;
+            self.main.push_back(place);
+            return None;
+        }
+        self.evictions = self.evictions.wrapping_add(1).max(1);
+        slot.evicted.store(self.evictions, Ordering::Relaxed);
+        let (block, weight) = shelved.empty(place.at);
+        self.bytes -= weight;
         self.probation_bytes -= weight;
         shelved.probation_bytes -= weight;
-        if stays {
-            self.main.push_back(entry);
-        }
+        Some(block)
     }
 
-    /// Evicts the oldest block that was not used, or drops an orphan.
-    fn evict_from_main(&mut self) {
-        for spared in 0.. {
-            let Some(entry) = self.main.pop_front() else { return };
-            let Some(shelved) = self.shelves.get_mut(&entry.shelf) else {
-                self.orphans -= 1;
-                return;
-            };
-            let uses = &shelved.slots[entry.at].uses;
-            match uses.load(Ordering::Relaxed).checked_sub(1).filter(|_| spared < SPARED_MAX) {
-                Some(fewer) => uses.store(fewer, Ordering::Relaxed),
-                None => {
-                    self.bytes -= shelved.empty(entry.at);
-                    return;
-                }
-            }
-            self.main.push_back(entry);
+    /// Evicts the oldest block of the main queue, or sends it to the end if it was used; drops an orphan.
+    fn judge_oldest_in_main(&mut self, may_spare: bool) -> Option<Arc<BlockView>> {
+        let place = self.main.pop_front()?;
+        let Some(shelved) = self.shelves.get_mut(place.shelf) else {
+            self.orphans -= 1;
+            return None;
+        };
+        let uses = &shelved.slots[place.at].uses;
+        if let Some(fewer) = uses.load(Ordering::Relaxed).checked_sub(1).filter(|_| may_spare) {
+            uses.store(fewer, Ordering::Relaxed);
+            self.main.push_back(place);
+            return None;
         }
+        let (block, weight) = shelved.empty(place.at);
+        self.bytes -= weight;
+        Some(block)
+    }
+}
+
+impl Shelves {
+    /// Adds a shelf under a number that none had before.
+    fn add(&mut self, shelved: Shelved) -> u64 {
+        self.ever += 1;
+        self.open.push((self.ever, shelved));
+        self.ever
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Shelved> {
+        self.place(number).ok().map(|index| &mut self.open[index].1)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Shelved> {
+        self.place(number).ok().map(|index| self.open.remove(index).1)
+    }
+
+    fn place(&self, number: u64) -> Result<usize, usize> {
+        self.open.binary_search_by_key(&number, |(own, _)| *own)
     }
 }
 
 impl Shelved {
-    /// Empties a slot and says what its block weighed.
-    fn empty(&mut self, at: usize) -> u64 {
-        let block = self.slots[at].block.take().expect("an entry names a slot that holds a block");
+    /// Takes the block out of a slot; says what it weighed.
+    fn empty(&mut self, at: usize) -> (Arc<BlockView>, u64) {
+        let block = self.slots[at].block.take().expect("a place names a slot that holds a block");
         let weight = weight_of(&block);
         self.bytes -= weight;
         self.blocks -= 1;
-        weight
+        (block, weight)
     }
 }
 
@@ -341,11 +383,11 @@ impl Shelved {
 mod tests {
     use super::*;
     use crate::block::{BlockBuilder, Role};
-    use memtide_base::{Entry as Row, Kind};
+    use memtide_base::{Entry, Kind};
 
     fn block(value: &[u8]) -> Arc<BlockView> {
         let (mut builder, mut bytes) = (BlockBuilder::new(Role::Data), Vec::new());
-        builder.add(Row { key: b"k", seq: 1, kind: Kind::Put, value });
+        builder.add(Entry { key: b"k", seq: 1, kind: Kind::Put, value });
         builder.finish(&mut bytes);
         let len = bytes.len();
         Arc::new(BlockView::decode(bytes.into(), len, Role::Data).expect("as built"))
@@ -399,6 +441,21 @@ mod tests {
         shelf.insert(1, &large);
         assert!(shelf.get(0).is_some() && shelf.get(1).is_none());
         assert_eq!(cache.bytes(), weight_of(&small));
+    }
+
+    #[test]
+    fn one_block_more_moves_a_bounded_number_of_others() {
+        let block = block(&[7; 900]);
+        let cache = BlockCache::new(1000 * weight_of(&block));
+        let shelf = cache.shelf(1001);
+        for at in 0..1000 {
+            for _ in 0..3 {
+                read(&shelf, at, &block);
+            }
+        }
+        assert!(!read(&shelf, 1000, &block));
+        let queues = cache.queues.lock();
+        assert_eq!((queues.main.len(), queues.probation.len()), (SPARED_MAX, 1000 - SPARED_MAX));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
 
+use memtide_base::key::successor;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result, SeqNo, Slice, Target};
 
@@ -45,7 +46,8 @@ struct Open {
 struct End {
     cursor: VisibleCursor,
     ahead: VecDeque<(Slice, Slice)>,
-    /// How far to walk ahead the next time: twice as far each time, from 1 again when that was in vain.
+    /// How far to walk ahead the next time, from [`AHEAD_MIN`] on: twice as far each time, from 1 again when that was
+    /// in vain.
     reach: usize,
 }
 
@@ -77,16 +79,6 @@ impl End {
 
     fn entry(&self) -> (Slice, Slice) {
         (Slice::copy_of(self.cursor.key()), self.cursor.value())
-    }
-
-    /// The key that `next` will show.
-    fn peek(&mut self) -> Result<Option<&Slice>> {
-        if self.ahead.is_empty() {
-            let next = self.step()?;
-            // What the step walked ahead comes behind it.
-            next.into_iter().for_each(|next| self.ahead.push_front(next));
-        }
-        Ok(self.ahead.front().map(|(key, _)| key))
     }
 }
 
@@ -177,7 +169,7 @@ impl Open {
         if self.front.is_some() && self.back.is_some() {
             // What one end has shown is outside of what the other may still show.
             if forward {
-                self.range.start = memtide_base::key::successor(&entry.0);
+                self.range.start = successor(&entry.0);
             } else {
                 self.range.end = Some(entry.0.to_vec());
             }
@@ -197,9 +189,7 @@ impl Open {
 
     /// Opens one end and goes to its first entry.
     fn begin(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
-        if !self.narrow_by_the_other_end(forward)? {
-            return Ok(None);
-        }
+        self.narrow_by_the_other_end(forward);
         let tables = Arc::clone(&self.handle.engine().tables);
         let (view, range) = (Arc::clone(&self.view), &self.range);
         let mut cursor = VisibleCursor::new(view, tables, self.below, range, forward)?;
@@ -217,17 +207,19 @@ impl Open {
         Ok(first)
     }
 
-    /// Takes from the range what the other end, if it is open, has shown; `false` if nothing is left.
-    fn narrow_by_the_other_end(&mut self, forward: bool) -> Result<bool> {
-        let other = if forward { &mut self.back } else { &mut self.front };
-        let Some(other) = other else { return Ok(true) };
-        let Some(next) = other.peek()? else { return Ok(false) };
+    /// Takes from the range what the other end, if it is open, has shown. What that only passed is still to be shown,
+    /// by whichever end comes there first.
+    fn narrow_by_the_other_end(&mut self, forward: bool) {
+        let other = if forward { &self.back } else { &self.front };
+        let Some(other) = other else { return };
+        let passed = other.ahead.front().map(|(key, _)| key.as_ref());
+        // With nothing passed its cursor stands on what it showed last.
+        let shown = other.cursor.key();
         if forward {
-            self.range.end = Some(memtide_base::key::successor(next));
+            self.range.end = Some(passed.map_or_else(|| shown.to_vec(), successor));
         } else {
-            self.range.start = next.to_vec();
+            self.range.start = passed.map_or_else(|| successor(shown), <[u8]>::to_vec);
         }
-        Ok(true)
     }
 }
 

@@ -1,12 +1,15 @@
-//! Opens tables when they are first needed and closes those that were opened longest ago.
+//! Opens tables when they are first needed and closes those that were not needed again.
 //!
 //! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, and no more than
-//! fit into an eighth of the memory budget with their indexes and filters (but always one), however many
-//! tables there are; a reader that holds a closed table keeps it until it is done.
+//! fit into an eighth of the memory budget with their indexes, filters and cache slots (but always one), however
+//! many tables there are; a reader that holds a closed table keeps it until it is done. With a table its cached
+//! blocks go, so who is asked for again and again must stay open beside a scan of all the others: tables are closed
+//! in the order they were opened, but one that was asked for since gets a second chance (Corbató, 1968).
 
 use std::collections::VecDeque;
 
 use memtide_base::ledger::{Account, Ledger};
+use memtide_base::sync::atomic::Ordering;
 use memtide_base::sync::{Arc, Guard, Mutex, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
@@ -57,6 +60,10 @@ impl TableStore {
     pub(crate) fn glance(&self, meta: &Arc<TableMeta>) -> Result<Guard<Option<Arc<Table>>>> {
         let open = meta.open.guard();
         if open.is_some() {
+            // Written once, so that readers on all processors share the line.
+            if !meta.used.load(Ordering::Relaxed) {
+                meta.used.store(true, Ordering::Relaxed);
+            }
             return Ok(open);
         }
         self.open_file(meta).map(|table| Guard::from_inner(Some(table)))
@@ -76,26 +83,40 @@ impl TableStore {
             TableIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
         let (size, cache) = (meta.size, &self.cache);
         let table = Table::open(file, name, identity, size, self.hash_seed, cache, &self.ledger)?;
+        meta.used.store(false, Ordering::Relaxed);
         meta.open.store(Some(Arc::clone(&table)));
         drop(opening);
         self.note_opened(meta);
         Ok(table)
     }
 
+    /// Makes room for a table that was opened just now, which itself stays.
     fn note_opened(&self, meta: &Arc<TableMeta>) {
-        self.opened.lock().push_back(Arc::downgrade(meta));
-        while let Some(oldest) = self.surplus() {
-            if let Some(oldest) = oldest.upgrade() {
-                oldest.open.store(None);
+        while let Some(surplus) = self.surplus() {
+            if let Some(surplus) = surplus.upgrade() {
+                surplus.open.store(None);
             }
         }
+        self.opened.lock().push_back(Arc::downgrade(meta));
     }
 
-    /// The table that was opened longest ago, if there are too many.
+    /// The table to close if there are too many: the one opened longest ago of those that were not used, else of all.
     fn surplus(&self) -> Option<Weak<TableMeta>> {
+        let is_used = |meta: &Weak<TableMeta>| {
+            meta.upgrade().is_some_and(|meta| meta.used.swap(false, Ordering::Relaxed))
+        };
         let mut opened = self.opened.lock();
         let heavy = self.ledger.held(Account::Tables) > self.ledger.budget() / 8;
-        let many = opened.len() > OPEN_TABLES_MAX || (heavy && opened.len() > 1);
-        many.then(|| opened.pop_front()).flatten()
+        if opened.len() < OPEN_TABLES_MAX && !heavy {
+            return None;
+        }
+        for _ in 0..opened.len() {
+            let oldest = opened.pop_front()?;
+            if !is_used(&oldest) {
+                return Some(oldest);
+            }
+            opened.push_back(oldest);
+        }
+        opened.pop_front()
     }
 }

@@ -7,7 +7,8 @@
 //! - walking backward, having found a key at the head of a block, looks into the blocks before for newer
 //!   visible versions of it.
 //!
-//! Nothing allocates but the key buffer, which grows to the largest key met, and blocks that are read.
+//! A step allocates nothing but the key buffer, which grows to the largest key met, and blocks that are read;
+//! walking ahead fills the queue it is given.
 
 use std::collections::VecDeque;
 

@@ -92,6 +92,7 @@ impl Version {
 
     /// The one table of a level below 0 whose bounds hold `key`.
     pub(crate) fn table_over(&self, level: usize, key: &[u8]) -> Option<&Arc<TableMeta>> {
+        debug_assert!(level > 0, "level 0 is not in key order");
         let tables = &self.levels[level];
         let after = self.fences[level].count_up_to(key, tables);
         tables.get(after.checked_sub(1)?).filter(|table| table.largest.admits(key))

@@ -38,6 +38,8 @@ pub(crate) struct TableMeta {
     raw_bytes: u64,
     /// The open table, while the table store keeps it so.
     pub(crate) open: SwapOption<Table>,
+    /// Whether it was asked for since it was opened, or since it was last spared when one had to be closed.
+    pub(crate) used: AtomicBool,
     /// Held while it is opened, so that readers who need it at the same time open it once.
     pub(crate) opening: Mutex<()>,
     obsolete: AtomicBool,
@@ -66,6 +68,7 @@ impl TableMeta {
             seq_max: summary.seq_max,
             raw_bytes: summary.raw_bytes,
             open: SwapOption::default(),
+            used: AtomicBool::new(false),
             opening: Mutex::default(),
             obsolete: AtomicBool::new(false),
             graveyard: Arc::clone(graveyard),

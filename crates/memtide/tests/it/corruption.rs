@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use memtide::{Config, Db, Durability, Error, MemtableType};
+use memtide::{Config, Db, Durability, Error, ErrorKind, MemtableType};
 use memtide_env::vfs::{CrashMode, Disk};
 use memtide_env::{Simulation, Vfs};
 
@@ -219,7 +219,7 @@ fn refused(closed: &Closed, what: &str, harm: &dyn Fn(&Simulation)) {
     let harmed = sim.vfs.disk();
     let error = judge(&sim, &closed.state).expect_err(what);
     assert!(error.file().is_some(), "{error:?}");
-    assert_ne!(error.kind(), memtide::ErrorKind::Internal, "{error:?}");
+    assert_ne!(error.kind(), ErrorKind::Internal, "{error:?}");
     let sim = Simulation::on(harmed, 6);
     if let Ok(report) = memtide::verify_in(&sim.env, ROOT) {
         assert!(!report.damages.is_empty(), "verify missed it: {error:?}");
@@ -306,7 +306,7 @@ fn a_newer_format_is_not_taken_for_damage() {
     let checksum = memtide_base::checksum::xxh3_64(0, lines.as_bytes());
     let text = format!("{lines}xxh3 {checksum:016x}\n");
     replace(&sim, &Path::new(ROOT).join("CURRENT"), text.as_bytes());
-    assert_eq!(open(&sim).unwrap_err().kind(), memtide::ErrorKind::Unsupported);
+    assert_eq!(open(&sim).unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]
@@ -366,4 +366,32 @@ fn after_a_kill_only_what_was_never_marked_as_synced_may_read_as_torn() {
     }
     println!("{used} flips: {refused} refused, {torn} behind the mark read as torn");
     assert!(refused > used / 2 && torn > 0);
+}
+
+#[test]
+fn each_end_of_an_iterator_shows_what_lies_before_the_damage() {
+    let sim = Simulation::new(1);
+    let db = open(&sim).unwrap();
+    for key in "abcdefghijklmnopqrstuvwxyz".chars() {
+        // One block each.
+        db.put(key.to_string(), [b'v'; 300]).unwrap();
+    }
+    db.flush().unwrap();
+    db.close().unwrap();
+    let table =
+        sim.vfs.files().into_iter().find(|path| path.extension().is_some_and(|e| e == "sst"));
+    sim.vfs.corrupt(&table.unwrap(), 400, 0xff).unwrap();
+    for forward_first in [true, false] {
+        let db = open(&sim).unwrap();
+        let mut iter = db.iter();
+        let mut show = |forward: bool| {
+            let entry = if forward { iter.next() } else { iter.next_back() };
+            entry.unwrap().map(|(key, _)| key.to_vec())
+        };
+        for forward in [forward_first, !forward_first] {
+            let want = if forward { b"a" } else { b"z" };
+            assert_eq!(show(forward).unwrap(), want, "{forward_first}");
+        }
+        assert_eq!(show(true).unwrap_err().kind(), ErrorKind::Corruption);
+    }
 }

@@ -206,3 +206,32 @@ fn a_full_budget_of_open_tables_leaves_room_for_writes() {
     }
     assert_eq!(db.iter().count(), 1200);
 }
+
+#[test]
+fn a_look_into_more_tables_than_stay_open_leaves_the_blocks_of_the_hot_one() {
+    let sim = Simulation::new(1);
+    let mut config = config();
+    config.memory_budget = Some(1 << 20);
+    config.max_memtable_size = Some(64 << 10);
+    config.tree.table_size = Some(1 << 20);
+    let db = open(&sim, &config);
+    let key = |table: u32, row: u32| format!("{table:03}/{row:05}");
+    for table in 0..60 {
+        let mut batch = db.batch();
+        (0..2500).for_each(|row| batch.put(&db.default_keyspace(), key(table, row), "v"));
+        db.write(batch).unwrap();
+        db.flush().unwrap();
+    }
+    let hot = || (0..20).for_each(|row| assert!(db.get(key(0, row)).unwrap().is_some()));
+    (0..4).for_each(|_| hot());
+    for table in 1..60 {
+        assert!(db.get(key(table, 0)).unwrap().is_some());
+        let before = db.stats().cache_misses;
+        hot();
+        assert_eq!(db.stats().cache_misses, before, "the hot table was closed for table {table}");
+    }
+    let before = db.stats().cache_misses;
+    // Else all tables could stay open, and nothing was tried.
+    (1..60).for_each(|table| assert!(db.get(key(table, 0)).unwrap().is_some()));
+    assert!(db.stats().cache_misses > before, "each table was still open");
+}
