@@ -5,6 +5,7 @@
 //! holder panicked is taken over, not poisoned: the engine's own state machines say what is still usable after
 //! a panic.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 #[cfg(loom)]
@@ -203,10 +204,11 @@ impl<T> Default for SwapOption<T> {
 }
 
 impl<T> SwapOption<T> {
-    /// As [`Swap::guard`].
+    /// The current value for a short read, if there is one: no reference count is touched on the usual path.
     #[inline]
-    pub fn guard(&self) -> Guard<Option<Arc<T>>> {
-        self.0.load()
+    pub fn glance(&self) -> Option<Glance<T>> {
+        let guard = self.0.load();
+        guard.is_some().then(|| Glance(guard))
     }
 
     /// As [`Swap::load`].
@@ -223,5 +225,31 @@ impl<T> SwapOption<T> {
     /// Leaves nothing and gives back what was there.
     pub fn take(&self) -> Option<Arc<T>> {
         self.0.swap(None)
+    }
+}
+
+/// A shared value held for a short time by one thread, mostly without counting a reference.
+#[derive(Debug)]
+pub struct Glance<T>(Guard<Option<Arc<T>>>);
+
+impl<T> Glance<T> {
+    /// At a value that is counted already.
+    pub fn at(value: Arc<T>) -> Self {
+        Self(Guard::from_inner(Some(value)))
+    }
+
+    /// The value to keep.
+    #[inline]
+    pub fn keep(self) -> Arc<T> {
+        Guard::into_inner(self.0).expect("a glance shows something")
+    }
+}
+
+impl<T> Deref for Glance<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.as_deref().expect("a glance shows something")
     }
 }

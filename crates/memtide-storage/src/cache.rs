@@ -30,7 +30,7 @@
 use std::collections::VecDeque;
 
 use memtide_base::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use memtide_base::sync::{Arc, Guard, Mutex, SwapOption};
+use memtide_base::sync::{Arc, Glance, Mutex, SwapOption};
 
 use crate::block::BlockView;
 
@@ -173,16 +173,9 @@ impl Shelf {
     /// Data block `at` of the table, if it is here.
     #[inline]
     #[must_use]
-    pub fn get(&self, at: usize) -> Option<Arc<BlockView>> {
-        Guard::into_inner(self.look(at))
-    }
-
-    /// As [`Shelf::get`], for a short look: the block's reference count stays as it is.
-    #[inline]
-    #[must_use]
-    pub fn look(&self, at: usize) -> Guard<Option<Arc<BlockView>>> {
+    pub fn look(&self, at: usize) -> Option<Glance<BlockView>> {
         let slot = &self.slots[at];
-        let found = slot.block.guard();
+        let found = slot.block.glance();
         // Tables of one block each must not all count in the same place.
         let stripe = &self.cache.stripes[self.stripe.wrapping_add(at) % STRIPES];
         // Relaxed, all: statistics, nothing is published through them.
@@ -208,7 +201,7 @@ impl Shelf {
         let mut evicted = Vec::new();
         let mut queues = self.cache.queues.lock();
         // Two readers may have missed it at the same time.
-        if self.slots[at].block.guard().is_none() {
+        if self.slots[at].block.glance().is_none() {
             queues.make_room(weight, self.cache.capacity, &mut evicted);
             queues.enter(self.number, at, block, weight);
         }
@@ -236,6 +229,15 @@ impl std::fmt::Debug for Shelf {
 
 fn weight_of(block: &BlockView) -> u64 {
     block.heap_bytes() as u64 + PLACE_BYTES
+}
+
+/// The oldest place of a queue, which gives up room that it will hardly need again.
+fn pop_oldest(queue: &mut VecDeque<Place>) -> Option<Place> {
+    let oldest = queue.pop_front();
+    if queue.capacity() > 4 * queue.len().max(16) {
+        queue.shrink_to(2 * queue.len());
+    }
+    oldest
 }
 
 impl Queues {
@@ -288,24 +290,21 @@ impl Queues {
         let mut spared = 0;
         while self.bytes + wanted > capacity {
             let may_spare = spared < SPARED_MAX;
-            let (from_probation, block) =
-                if self.probation_bytes > capacity / PROBATION_SHARE || self.main.is_empty() {
-                    (true, self.judge_oldest_in_probation(may_spare))
-                } else {
-                    (false, self.judge_oldest_in_main(may_spare))
-                };
+            let from_probation =
+                self.probation_bytes > capacity / PROBATION_SHARE || self.main.is_empty();
+            let block = if from_probation {
+                self.judge_oldest_in_probation(may_spare)
+            } else {
+                self.judge_oldest_in_main(may_spare)
+            };
             spared += usize::from(block.is_none());
             evicted.extend(block);
-            let queue = if from_probation { &mut self.probation } else { &mut self.main };
-            if queue.capacity() > 4 * queue.len().max(16) {
-                queue.shrink_to(2 * queue.len());
-            }
         }
     }
 
     /// Evicts the oldest block in probation, or moves it to the main queue if it was used enough; drops an orphan.
     fn judge_oldest_in_probation(&mut self, may_spare: bool) -> Option<Arc<BlockView>> {
-        let place = self.probation.pop_front().expect("bytes are of blocks in queues");
+        let place = pop_oldest(&mut self.probation).expect("bytes are of blocks in queues");
         let Some(shelved) = self.shelves.get_mut(place.shelf) else {
             self.orphans -= 1;
             return None;
@@ -313,7 +312,7 @@ impl Queues {
         let slot = &shelved.slots[place.at];
         if may_spare && slot.uses.load(Ordering::Relaxed) >= USES_TO_STAY {
             slot.uses.store(0, Ordering::Relaxed);
-            let weight = slot.block.guard().as_deref().map_or(0, weight_of);
+            let weight = slot.block.glance().map_or(0, |block| weight_of(&block));
             self.probation_bytes -= weight;
             shelved.probation_bytes -= weight;
             self.main.push_back(place);
@@ -330,7 +329,7 @@ impl Queues {
 
     /// Evicts the oldest block of the main queue, or sends it to the end if it was used; drops an orphan.
     fn judge_oldest_in_main(&mut self, may_spare: bool) -> Option<Arc<BlockView>> {
-        let place = self.main.pop_front()?;
+        let place = pop_oldest(&mut self.main)?;
         let Some(shelved) = self.shelves.get_mut(place.shelf) else {
             self.orphans -= 1;
             return None;
@@ -406,14 +405,14 @@ mod tests {
     fn blocks_are_found_by_shelf_and_place_and_counted() {
         let cache = BlockCache::new(1 << 20);
         let [one, other] = [cache.shelf(2), cache.shelf(2)];
-        assert!(one.get(0).is_none());
+        assert!(one.look(0).is_none());
         one.insert(0, &block(b"tide"));
-        assert_eq!(one.get(0).expect("just inserted").value(0), b"tide");
-        assert!(one.get(1).is_none() && other.get(0).is_none());
+        assert_eq!(one.look(0).expect("just inserted").value(0), b"tide");
+        assert!(one.look(1).is_none() && other.look(0).is_none());
         assert_eq!((cache.hits(), cache.misses()), (1, 3));
         assert_eq!(cache.bytes(), weight_of(&block(b"tide")));
         one.insert(0, &block(b"ebb"));
-        assert_eq!(one.get(0).expect("still here").value(0), b"tide");
+        assert_eq!(one.look(0).expect("still here").value(0), b"tide");
         assert_eq!(cache.bytes(), weight_of(&block(b"tide")), "a block is here once");
     }
 
@@ -439,7 +438,7 @@ mod tests {
         let shelf = cache.shelf(2);
         shelf.insert(0, &small);
         shelf.insert(1, &large);
-        assert!(shelf.get(0).is_some() && shelf.get(1).is_none());
+        assert!(shelf.look(0).is_some() && shelf.look(1).is_none());
         assert_eq!(cache.bytes(), weight_of(&small));
     }
 
@@ -516,7 +515,7 @@ mod tests {
             assert_eq!(queues.bytes, 10 * weight_of(&block));
         }
         assert_eq!(Arc::strong_count(&block), 11, "a closed shelf kept blocks");
-        assert!((0..10).all(|at| kept.get(at).is_some()));
+        assert!((0..10).all(|at| kept.look(at).is_some()));
     }
 
     #[test]
@@ -539,9 +538,12 @@ mod tests {
                         // Half of the reads want one of 16 blocks.
                         let spread = if state >> 41 & 1 == 0 { 16 } else { BLOCKS };
                         let at = (state >> 44) % spread;
-                        match shelf.get(at) {
+                        match shelf.look(at) {
                             Some(found) => {
-                                assert!(Arc::ptr_eq(&found, &blocks[first + at]), "another block");
+                                assert!(
+                                    std::ptr::eq(&*found, &*blocks[first + at]),
+                                    "another block"
+                                );
                             }
                             None => shelf.insert(at, &blocks[first + at]),
                         }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use memtide_base::ledger::{Account, Ledger};
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::sync::{Arc, Guard, Mutex, Weak};
+use memtide_base::sync::{Arc, Glance, Mutex, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
 use memtide_storage::cache::BlockCache;
@@ -52,21 +52,20 @@ impl TableStore {
 
     /// The table, opened if need be.
     pub(crate) fn open(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
-        Ok(Guard::into_inner(self.glance(meta)?).expect("a glance shows a table"))
+        self.glance(meta).map(Glance::keep)
     }
 
-    /// As [`TableStore::open`], for a short time and without counting a reference; never nothing.
+    /// As [`TableStore::open`], for a short time and without counting a reference.
     #[inline]
-    pub(crate) fn glance(&self, meta: &Arc<TableMeta>) -> Result<Guard<Option<Arc<Table>>>> {
-        let open = meta.open.guard();
-        if open.is_some() {
-            // Written once, so that readers on all processors share the line.
-            if !meta.used.load(Ordering::Relaxed) {
-                meta.used.store(true, Ordering::Relaxed);
-            }
-            return Ok(open);
+    pub(crate) fn glance(&self, meta: &Arc<TableMeta>) -> Result<Glance<Table>> {
+        let Some(open) = meta.open.glance() else {
+            return self.open_file(meta).map(Glance::at);
+        };
+        // Written once, so that readers on all processors share the line.
+        if !meta.used.load(Ordering::Relaxed) {
+            meta.used.store(true, Ordering::Relaxed);
         }
-        self.open_file(meta).map(|table| Guard::from_inner(Some(table)))
+        Ok(open)
     }
 
     fn open_file(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {

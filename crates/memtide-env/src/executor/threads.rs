@@ -60,7 +60,7 @@ impl Executor for ThreadExecutor {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
         self.slots.lock().push((id, Arc::clone(&slot)));
-        let builder = thread::Builder::new().name(format!("memtide-{}", job.name()));
+        let builder = thread::Builder::new().name(job.name().into());
         let spawned = builder.spawn({
             let (slot, slots) = (Arc::clone(&slot), Arc::clone(&self.slots));
             let clock = Arc::clone(&self.clock);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use memtide_base::hash::key_hash;
 use memtide_base::ledger::{Account, Charge, Ledger};
-use memtide_base::sync::{Arc, Guard};
+use memtide_base::sync::{Arc, Glance};
 use memtide_base::{Error, Kind, RangeTombstones, Result, SeqNo, Slice};
 use memtide_env::ReadFile;
 
@@ -34,14 +34,14 @@ pub struct Found {
 /// The block of one table that was looked into last. For a short time on one thread: it is held without counting
 /// a reference.
 #[derive(Debug, Default)]
-pub struct Near(Option<(usize, Guard<Option<Arc<BlockView>>>)>);
+pub struct Near(Option<(usize, Glance<BlockView>)>);
 
 impl Near {
     fn block(&mut self, table: &Table, at: usize) -> Result<&BlockView> {
         if self.0.as_ref().is_none_or(|(held, _)| *held != at) {
             self.0 = Some((at, table.glance(at)?));
         }
-        Ok(self.0.as_ref().and_then(|(_, block)| block.as_deref()).expect("set just now"))
+        Ok(&self.0.as_ref().expect("set just now").1)
     }
 }
 
@@ -187,17 +187,16 @@ impl Table {
 
     /// Data block `at`, from the cache or the file.
     pub(super) fn block(&self, at: usize) -> Result<Arc<BlockView>> {
-        Ok(Guard::into_inner(self.glance(at)?).expect("a glance shows a block"))
+        self.glance(at).map(Glance::keep)
     }
 
-    /// As [`Table::block`], for a short time and without counting a reference; never nothing.
+    /// As [`Table::block`], for a short time and without counting a reference.
     #[inline]
-    fn glance(&self, at: usize) -> Result<Guard<Option<Arc<BlockView>>>> {
-        let cached = self.shelf.look(at);
-        if cached.is_some() {
-            return Ok(cached);
+    fn glance(&self, at: usize) -> Result<Glance<BlockView>> {
+        match self.shelf.look(at) {
+            Some(cached) => Ok(cached),
+            None => self.read_block(at).map(Glance::at),
         }
-        self.read_block(at).map(|block| Guard::from_inner(Some(block)))
     }
 
     /// Reads data block `at` from the file into the cache.

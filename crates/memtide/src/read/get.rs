@@ -32,8 +32,7 @@ pub(crate) fn get(
     let deeper = (1..LEVELS).filter_map(|level| view.version.table_over(level, key));
     for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
         let table = tables.glance(meta)?;
-        let table = table.as_deref().expect("a glance shows a table");
-        if let Looked::Found(value) = look_into(table, &mut Near::default(), key, hash, below)? {
+        if let Looked::Found(value) = look_into(&table, &mut Near::default(), key, hash, below)? {
             return Ok(value);
         }
     }
