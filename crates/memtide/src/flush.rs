@@ -12,14 +12,14 @@ use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_BUSY, beyond_faults};
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit};
 use crate::write;
 
 /// Memtables that a flush beside writers takes at most: merges leave claimed ones alone, and must find enough others.
-const BESIDE_WRITERS: usize = RUNS_BUSY / 4;
+const BESIDE_WRITERS: usize = RUNS_MAX / 4;
 
 /// Flushes everything that is sealed in the keyspace; nothing if nothing is.
 ///

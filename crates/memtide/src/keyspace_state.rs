@@ -15,11 +15,9 @@ use memtide_memtable::Memtable;
 use crate::config::KeyspaceOptions;
 use crate::version::Version;
 
-/// Memtables of a keyspace, the active one included, from which on merging them is urgent; see
-/// docs/design/0004-memory-tier.md.
-pub(crate) const RUNS_BUSY: usize = 12;
-/// More than so many never are: each rotation copies the list of them.
-pub(crate) const RUNS_MAX: usize = 1024;
+/// Memtables of a keyspace at most, the active one included: a read looks into no more. A writer that would make
+/// another waits; see docs/design/0004-memory-tier.md.
+pub(crate) const RUNS_MAX: usize = 12;
 
 /// Everything a read of one keyspace looks at.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
 use crate::health::HealthState;
-use crate::keyspace_state::{KeyspaceState, RUNS_BUSY};
+use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
@@ -473,8 +473,8 @@ fn replay_op(
 /// Rotates a keyspace, first merging what is sealed if there are too many. Where nothing can be merged it is
 /// flushed; opened read-only, it then is one more.
 fn rotate(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: Option<u64>) -> Result<()> {
-    sealed_merge::merge(engine, keyspace, RUNS_BUSY - 2, u64::MAX)?;
-    let is_busy = keyspace.current().sealed.len() + 1 >= RUNS_BUSY;
+    sealed_merge::merge(engine, keyspace, RUNS_MAX - 2, u64::MAX)?;
+    let is_busy = keyspace.current().sealed.len() + 1 >= RUNS_MAX;
     if is_busy && engine.manifest.lock().is_some() {
         flush::flush(engine, keyspace)?;
     }

@@ -1,8 +1,8 @@
 //! Rotation: the active memtable is sealed and an empty one takes its place. No I/O.
 //!
-//! Merges in memory keep the number of a keyspace's memtables low; a writer does not wait for them while there
-//! is memory. Only who would make more than [`RUNS_MAX`](crate::keyspace_state::RUNS_MAX) lets go of everything
-//! and waits for a merge, or a flush if there is nothing to merge.
+//! Merges in memory keep the number of a keyspace's memtables low. A writer that outruns them and would make more
+//! than [`RUNS_MAX`](crate::keyspace_state::RUNS_MAX) lets go of everything and waits for a merge, or for a flush
+//! where nothing can be merged.
 
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
