@@ -87,6 +87,18 @@ impl Error {
         Self(Box::new(Inner { kind, what, file: None, offset: None, hint: None, source: None }))
     }
 
+    /// The same error for another one who is struck by it, without the chain of its causes.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let Inner { kind, what, file, offset, hint, source } = &*self.0;
+        let mut what = what.clone();
+        if let Some(source) = source {
+            what = format!("{what} ({source})");
+        }
+        let (file, hint) = (file.clone(), hint.clone());
+        Self(Box::new(Inner { kind: *kind, what, file, offset: *offset, hint, source: None }))
+    }
+
     /// An argument outside its documented range.
     #[must_use]
     pub fn invalid_argument(what: impl Into<String>) -> Self {

@@ -16,7 +16,6 @@ use crate::engine::{Engine, Jobs};
 use crate::flush;
 use crate::keyspace_state::KeyspaceState;
 use crate::sealed_merge::{self, Merge, SEALED_AT_REST, SEALED_BUSY};
-use crate::wal::Log;
 use crate::write;
 
 /// Time before a failed flush or compaction is tried again.
@@ -87,8 +86,7 @@ impl Job for Watched {
             let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
             if let Some(engine) = self.engine.upgrade() {
                 let what = format!("the background job {} panicked: {text}", self.job.name());
-                engine.health.fail(&Error::internal(what).with_hint("open the database again"));
-                engine.freed.notify();
+                engine.fail(&Error::internal(what).with_hint("open the database again"));
             }
             Step::Done
         })
@@ -234,7 +232,8 @@ pub(crate) fn shape(engine: &Engine) -> Shape {
     Shape { level0_runs: settings.level0_runs, level1_size: settings.level1_size }
 }
 
-/// Syncs the log at intervals and marks what is synced when writes pause.
+/// Syncs the log at intervals or when somebody is to be told, goes on in the next segment when no writer does, and
+/// marks what is synced when writes pause.
 struct SyncJob(Weak<Engine>);
 
 impl Job for SyncJob {
@@ -251,14 +250,19 @@ impl Job for SyncJob {
             Durability::Interval(every) => (every, true),
             _ => (MARK_INTERVAL, false),
         };
-        let position = engine.commit.lock().as_ref().map_or(0, Log::position);
-        if syncs && write::sync_to(&engine, position).is_err() {
+        let (position, sealed) =
+            engine.commit.lock().as_ref().map_or((0, false), |log| (log.position(), log.sealed));
+        // A writer that does not wait for the next segment leaves it to this job.
+        if sealed && write::follow(&engine).is_err() {
+            return Step::Park(None);
+        }
+        if (syncs || engine.durable.is_awaited()) && write::sync_to(&engine, position).is_err() {
             return Step::Park(None);
         }
         let durable = engine.durable_seq();
         let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| log.mark(durable));
         if let Err(error) = marked {
-            engine.health.fail(&error);
+            engine.fail(&error);
         }
         park(&engine, interval)
     }

@@ -1,11 +1,13 @@
-//! Writes that take effect together.
+//! Writes that take effect together, and the single write, which is not made a batch as long as nobody else
+//! writes.
 //!
 //! A batch *is* the payload of its log record: each operation is encoded once, when it is added. What is
-//! wrong with an operation is remembered and reported when the batch is written, before anything happens.
+//! wrong with an operation is remembered and reported when the batch is written, before anything happens. A single
+//! write is encoded straight into the log.
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Kind, Result, key};
-use memtide_storage::log::{BatchOps, encode_op};
+use memtide_storage::log::{BatchOp, BatchOps};
 
 use crate::keyspace_state::KeyspaceState;
 use crate::range::HalfOpen;
@@ -15,34 +17,132 @@ const BATCH_RANGE_DELETES_MAX: usize = 1024;
 /// Largest batch in bytes.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 30;
 
-/// Bytes in front of the key and value of an encoded operation: a kind and three varints of 32 bits.
-const OP_HEADER_BYTES_MAX: usize = 1 + 3 * 5;
+/// What a commit writes as a whole.
+pub(crate) trait Writes {
+    /// The keyspaces that its operations name, each once.
+    fn keyspaces(&self) -> &[Arc<KeyspaceState>];
+
+    /// Operations of keyspaces with a log if `logged`, else of those without.
+    fn count(&self, logged: bool) -> u32;
+
+    /// These operations, in order.
+    fn ops(&self, logged: bool) -> impl Iterator<Item = BatchOp<'_>> + Clone;
+
+    /// Bytes of the logged operations, encoded.
+    fn logged_len(&self) -> usize;
+
+    /// Appends the logged operations, encoded.
+    fn encode_logged(&self, out: &mut Vec<u8>);
+
+    /// The same, to be handed to another writer.
+    fn into_batch(self) -> BatchBody;
+}
+
+/// One operation, not copied yet.
+#[derive(Debug)]
+pub(crate) struct Single<'w> {
+    keyspace: &'w Arc<KeyspaceState>,
+    op: BatchOp<'w>,
+}
+
+impl<'w> Single<'w> {
+    /// # Errors
+    /// A key or value is above its limit.
+    pub(crate) fn new(
+        keyspace: &'w Arc<KeyspaceState>,
+        kind: Kind,
+        key: &'w [u8],
+        value: &'w [u8],
+    ) -> Result<Self> {
+        check_op(kind, key, value)?;
+        Ok(Self { keyspace, op: BatchOp { kind, keyspace: keyspace.id, key, value } })
+    }
+}
+
+impl Writes for Single<'_> {
+    #[inline]
+    fn keyspaces(&self) -> &[Arc<KeyspaceState>] {
+        std::slice::from_ref(self.keyspace)
+    }
+
+    #[inline]
+    fn count(&self, logged: bool) -> u32 {
+        u32::from(self.keyspace.is_logged() == logged)
+    }
+
+    #[inline]
+    fn ops(&self, logged: bool) -> impl Iterator<Item = BatchOp<'_>> + Clone {
+        (self.keyspace.is_logged() == logged).then_some(self.op).into_iter()
+    }
+
+    #[inline]
+    fn logged_len(&self) -> usize {
+        if self.keyspace.is_logged() { self.op.encoded_len() } else { 0 }
+    }
+
+    #[inline]
+    fn encode_logged(&self, out: &mut Vec<u8>) {
+        if self.keyspace.is_logged() {
+            self.op.encode(out);
+        }
+    }
+
+    fn into_batch(self) -> BatchBody {
+        let mut batch = BatchBody::default();
+        batch.add(self.keyspace, self.op.kind, self.op.key, self.op.value);
+        batch
+    }
+}
 
 /// Operations of one kind of keyspace: logged or not.
 #[derive(Debug, Default)]
-pub(crate) struct Payload {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) count: u32,
-}
-
-impl Payload {
-    /// The operations, as recovery would read them.
-    pub(crate) fn ops(&self) -> BatchOps<'_> {
-        BatchOps::new(&self.bytes, self.count)
-    }
+struct Payload {
+    bytes: Vec<u8>,
+    count: u32,
 }
 
 /// The encoded operations of a batch and the keyspaces they name.
 #[derive(Debug, Default)]
 pub(crate) struct BatchBody {
-    pub(crate) logged: Payload,
-    pub(crate) unlogged: Payload,
-    pub(crate) keyspaces: Vec<Arc<KeyspaceState>>,
+    logged: Payload,
+    unlogged: Payload,
+    keyspaces: Vec<Arc<KeyspaceState>>,
     range_deletes: usize,
     refused: Option<Error>,
 }
 
+impl Writes for BatchBody {
+    fn keyspaces(&self) -> &[Arc<KeyspaceState>] {
+        &self.keyspaces
+    }
+
+    fn count(&self, logged: bool) -> u32 {
+        self.payload(logged).count
+    }
+
+    fn ops(&self, logged: bool) -> impl Iterator<Item = BatchOp<'_>> + Clone {
+        let Payload { bytes, count } = self.payload(logged);
+        BatchOps::new(bytes, *count).map(|op| op.expect("a batch decodes what it encoded"))
+    }
+
+    fn logged_len(&self) -> usize {
+        self.logged.bytes.len()
+    }
+
+    fn encode_logged(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.logged.bytes);
+    }
+
+    fn into_batch(self) -> BatchBody {
+        self
+    }
+}
+
 impl BatchBody {
+    fn payload(&self, logged: bool) -> &Payload {
+        if logged { &self.logged } else { &self.unlogged }
+    }
+
     pub(crate) fn put(&mut self, keyspace: &Arc<KeyspaceState>, key: &[u8], value: &[u8]) {
         self.add(keyspace, Kind::Put, key, value);
     }
@@ -98,11 +198,7 @@ impl BatchBody {
         }
         let logged = keyspace.is_logged();
         let payload = if logged { &mut self.logged } else { &mut self.unlogged };
-        if payload.count == 0 {
-            // A single write is the usual batch, and then this is its one allocation.
-            payload.bytes.reserve(OP_HEADER_BYTES_MAX + key.len() + value.len());
-        }
-        encode_op(&mut payload.bytes, kind, keyspace.id, key, value);
+        BatchOp { kind, keyspace: keyspace.id, key, value }.encode(&mut payload.bytes);
         payload.count += 1;
         if self.logged.bytes.len() + self.unlogged.bytes.len() > BATCH_BYTES_MAX {
             self.refuse(

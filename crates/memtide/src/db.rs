@@ -7,6 +7,7 @@ use memtide_base::{Error, Result, SeqNo, Slice};
 use memtide_memtable::Anchor;
 
 use crate::batch::BatchBody;
+use crate::commit::{Commit, WriteOptions};
 use crate::config::{Config, Durability, check_keyspace_name};
 use crate::engine::Engine;
 use crate::handle::Handle;
@@ -20,7 +21,8 @@ use crate::snapshot::Snapshot;
 use crate::stats::{self, Stats};
 use crate::version::{Change, Edit};
 use crate::wal::Log;
-use crate::{background, compaction, flush, shutdown, write};
+use crate::write::{self, Patience};
+use crate::{background, compaction, flush, shutdown};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
 /// included, is dropped.
@@ -183,26 +185,60 @@ impl Db {
     /// # Errors
     /// As [`Keyspace::put`], for any of its operations; nothing of the batch is visible then.
     pub fn write(&self, batch: Batch) -> Result<Commit> {
-        let durability = self.engine().settings.durability;
-        self.write_with(batch, durability)
+        self.write_with(batch, WriteOptions::default())
     }
 
-    /// As [`Db::write`], acknowledged at this level whatever the database's; `Interval` is `Buffered` here.
+    /// As [`Db::write`], with its own durability level or a limit on its waiting.
+    ///
+    /// ```
+    /// # use memtide::{Db, Durability};
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = Db::open(dir.path().join("data"))?;
+    /// let mut batch = db.batch();
+    /// batch.put(&db.default_keyspace(), "tide", "high");
+    /// assert!(db.write_with(batch, Durability::Sync)?.is_durable());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`Db::write`]; `InvalidArgument` for `None`, which only a keyspace can choose.
-    pub fn write_with(&self, mut batch: Batch, durability: Durability) -> Result<Commit> {
-        let engine = self.engine();
-        if durability == Durability::None && engine.settings.durability != Durability::None {
+    /// As [`Db::write`]; `InvalidArgument` for `None`, which only a keyspace can choose; `Busy` if it would
+    /// have to wait longer than its timeout before it begins.
+    pub fn write_with(&self, batch: Batch, options: impl Into<WriteOptions>) -> Result<Commit> {
+        let WriteOptions { durability, timeout } = options.into();
+        let patience = timeout.map_or(Patience::Endless, Patience::For);
+        let own = self.engine().settings.durability;
+        let durability = durability.unwrap_or(own);
+        if durability == Durability::None && own != Durability::None {
             return Err(Error::invalid_argument("a single write cannot leave the log out")
                 .with_hint("configure the keyspace with durability none"));
         }
+        self.commit(batch, durability, patience)
+    }
+
+    /// As [`Db::write`], but waits for nothing: neither for memory, merges of memtables or the next segment of the
+    /// log before it begins, nor for the device afterwards. At level `Sync` the write is visible when this returns and
+    /// acknowledged once the [`Commit`] was waited for.
+    ///
+    /// A write ahead of this one, or of the others of its group, is let through first.
+    ///
+    /// # Errors
+    /// As [`Db::write`]; `Busy` if it would have to wait; what it would have waited for is under way then.
+    pub fn try_write(&self, batch: Batch) -> Result<Commit> {
+        self.commit(batch, self.engine().settings.durability, Patience::None)
+    }
+
+    fn commit(
+        &self,
+        mut batch: Batch,
+        durability: Durability,
+        patience: Patience,
+    ) -> Result<Commit> {
+        let engine = self.engine();
         if !Arc::ptr_eq(&batch.engine, engine) {
             return Err(Error::invalid_argument("the batch is of another database"));
         }
         batch.body.check()?;
-        let seq = write::write(engine, &batch.body, durability)?;
-        Ok(Commit { seq })
+        Ok(Commit::new(engine, write::write(engine, batch.body, durability, patience)?))
     }
 
     /// The whole database as of now.
@@ -351,19 +387,5 @@ impl Batch {
                 false
             }
         }
-    }
-}
-
-/// An acknowledged write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    seq: SeqNo,
-}
-
-impl Commit {
-    /// The number of the write's last operation.
-    #[must_use]
-    pub fn seqno(&self) -> SeqNo {
-        self.seq
     }
 }

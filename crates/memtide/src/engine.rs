@@ -10,6 +10,8 @@
 //! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest`
 //! → keyspace `install`. The commit lock is held over no sync.
 
+use std::time::Duration;
+
 use memtide_base::ledger::{Account, Charge, Ledger};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, RwLock};
@@ -18,7 +20,9 @@ use memtide_env::vfs::FileLock;
 use memtide_env::{Env, Event};
 use memtide_memtable::{Anchor, Memtable, MemtableOptions, Registry};
 
+use crate::commit_queue::CommitQueue;
 use crate::config::{Config, KeyspaceOptions, Settings};
+use crate::durable::Durable;
 use crate::files::Layout;
 use crate::health::HealthState;
 use crate::keyspace_state::KeyspaceState;
@@ -56,6 +60,39 @@ impl Keyspaces {
 pub(crate) struct Tally {
     pub(crate) flushes: AtomicU64,
     pub(crate) compactions: AtomicU64,
+    pub(crate) stalls: Stalls,
+}
+
+/// The waits of writes, by what they waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Stalls {
+    pub(crate) memory: Stall,
+    pub(crate) merge: Stall,
+    pub(crate) segment: Stall,
+}
+
+/// Waits of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Stall {
+    pub(crate) fn note(&self, time: Duration) {
+        // Relaxed: statistics.
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn time(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
 }
 
 /// An open database.
@@ -77,10 +114,12 @@ pub(crate) struct Engine {
     pub(crate) manifest: Mutex<Option<Manifest>>,
     /// The log; its lock is the commit lock. `None` when opened read-only.
     pub(crate) commit: Mutex<Option<Log>>,
+    /// Writers that want it.
+    pub(crate) commit_queue: CommitQueue,
     /// Held by who syncs the log.
     pub(crate) sync: Mutex<()>,
-    /// Every logged write below is on the device.
-    pub(crate) durable: AtomicU64,
+    /// How much of the log is on the device, and who waits for more.
+    pub(crate) durable: Durable,
     pub(crate) snapshots: Snapshots,
     pub(crate) health: HealthState,
     /// Something became possible that writers may wait for: memory was freed, or writing became pointless.
@@ -160,6 +199,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Stops all writes because of `error`, and tells everyone who waits.
+    pub(crate) fn fail(&self, error: &Error) {
+        self.health.fail(error);
+        self.freed.notify();
+        self.durable.wake();
+    }
+
     /// What a caller without a manifest is told: opened read-only, or closed meanwhile.
     pub(crate) fn no_manifest(&self) -> Error {
         match self.check_open().and_then(|()| self.health.check_writable()) {
@@ -170,7 +216,7 @@ impl Engine {
 
     /// Every logged write below this number survives a power cut.
     pub(crate) fn durable_seq(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
+        self.durable.below()
     }
 
     /// Has the flush job look for work.
@@ -185,6 +231,13 @@ impl Engine {
     pub(crate) fn wake_merge(&self) {
         self.merge_work.store(true, Ordering::Release);
         if let Some(job) = self.jobs.lock().merge {
+            self.env.executor.wake(job);
+        }
+    }
+
+    /// Has the sync job look for work.
+    pub(crate) fn wake_sync(&self) {
+        if let Some(job) = self.jobs.lock().sync {
             self.env.executor.wake(job);
         }
     }

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use memtide_base::sync::Arc;
-use memtide_base::{Error, Result, Slice};
+use memtide_base::{Error, Kind, Result, Slice};
 use memtide_memtable::MemtableChoice;
 
-use crate::batch::BatchBody;
+use crate::batch::Single;
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
 use crate::handle::Handle;
@@ -14,7 +14,8 @@ use crate::iter::Iter;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
 use crate::version::{Change, Edit};
-use crate::{flush, read, write};
+use crate::write::{self, Patience};
+use crate::{flush, read};
 
 /// A handle to one keyspace: cheap to clone, usable from any thread, keeps the database open.
 #[derive(Clone)]
@@ -72,9 +73,7 @@ impl Keyspace {
     #[doc(alias = "insert")]
     #[doc(alias = "set")]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let mut batch = BatchBody::default();
-        batch.put(&self.state, key.as_ref(), value.as_ref());
-        self.write(batch)
+        self.write(Kind::Put, key.as_ref(), value.as_ref())
     }
 
     /// Removes a key; nothing happens if it is absent.
@@ -83,9 +82,7 @@ impl Keyspace {
     /// As [`Keyspace::put`].
     #[doc(alias = "remove")]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<()> {
-        let mut batch = BatchBody::default();
-        batch.delete(&self.state, key.as_ref());
-        self.write(batch)
+        self.write(Kind::Delete, key.as_ref(), &[])
     }
 
     /// Removes all keys of a range, in one write whatever their number.
@@ -94,15 +91,17 @@ impl Keyspace {
     /// As [`Keyspace::put`].
     #[expect(clippy::needless_pass_by_value, reason = "a range is written where it is used")]
     pub fn delete_range(&self, range: impl KeyRange) -> Result<()> {
-        let mut batch = BatchBody::default();
-        batch.delete_range(&self.state, &HalfOpen::of(&range));
-        self.write(batch)
+        let range = HalfOpen::of(&range);
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.write(Kind::RangeDelete, &range.start, range.end.as_deref().unwrap_or_default())
     }
 
-    fn write(&self, mut batch: BatchBody) -> Result<()> {
-        batch.check()?;
+    fn write(&self, kind: Kind, key: &[u8], value: &[u8]) -> Result<()> {
         let engine = self.engine();
-        write::write(engine, &batch, engine.settings.durability).map(drop)
+        let write = Single::new(&self.state, kind, key, value)?;
+        write::write(engine, write, engine.settings.durability, Patience::Endless).map(drop)
     }
 
     /// The value of a key.

@@ -48,6 +48,8 @@ pub(crate) struct KeyspaceState {
     pub(crate) id: u32,
     pub(crate) name: String,
     options: Mutex<KeyspaceOptions>,
+    /// Of `options`.
+    logged: AtomicBool,
     current: Swap<SuperVersion>,
     /// How many of the oldest sealed memtables a flush has claimed.
     install: Mutex<usize>,
@@ -108,6 +110,7 @@ impl KeyspaceState {
         Self {
             id,
             name,
+            logged: AtomicBool::new(options.logged),
             options: Mutex::new(options),
             current: Swap::new(Arc::new(SuperVersion { active, sealed: Vec::new(), version })),
             install: Mutex::new(0),
@@ -126,7 +129,8 @@ impl KeyspaceState {
 
     /// Whether its writes go through the log.
     pub(crate) fn is_logged(&self) -> bool {
-        self.options.lock().logged
+        // Relaxed: nothing changes it once the database is open.
+        self.logged.load(Ordering::Relaxed)
     }
 
     pub(crate) fn max_memtable_size(&self) -> u64 {
@@ -134,6 +138,7 @@ impl KeyspaceState {
     }
 
     pub(crate) fn set_options(&self, options: KeyspaceOptions) {
+        self.logged.store(options.logged, Ordering::Relaxed);
         *self.options.lock() = options;
     }
 

@@ -27,9 +27,12 @@
 mod background;
 mod batch;
 mod builder;
+mod commit;
+mod commit_queue;
 mod compaction;
 mod config;
 mod db;
+mod durable;
 mod engine;
 mod files;
 mod flush;
@@ -58,11 +61,12 @@ mod write;
 use std::path::Path;
 
 pub use builder::Builder;
+pub use commit::{Commit, WhenDurable, WriteOptions};
 pub use config::{
     Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig, Preset,
     TreeConfig, Violation,
 };
-pub use db::{Batch, Commit, Db};
+pub use db::{Batch, Db};
 pub use health::Health;
 pub use iter::Iter;
 pub use keyspace::Keyspace;
@@ -78,7 +82,7 @@ pub use memtide_storage::compress::Codec;
 pub use range::KeyRange;
 pub use recovery::RecoveryReport;
 pub use snapshot::Snapshot;
-pub use stats::{KeyspaceStats, LevelStats, Stats};
+pub use stats::{KeyspaceStats, LevelStats, StallStats, Stats};
 pub use verify::{Damage, VerifyReport};
 
 /// Reads every byte of the closed database in `dir` and reports all damage.

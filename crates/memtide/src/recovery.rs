@@ -18,7 +18,7 @@ mod segments;
 use std::path::{Path, PathBuf};
 
 use memtide_base::ledger::{Account, Ledger};
-use memtide_base::sync::atomic::{AtomicBool, AtomicU64};
+use memtide_base::sync::atomic::AtomicBool;
 use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_env::vfs::{FileLock, LockMode};
@@ -31,7 +31,9 @@ use memtide_storage::log::{
 
 use segments::{SegmentInfo, open_segments};
 
+use crate::commit_queue::CommitQueue;
 use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
+use crate::durable::Durable;
 use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
@@ -352,8 +354,9 @@ impl Parts<'_> {
             keyspaces: RwLock::new(keyspaces),
             manifest: Mutex::new(manifest),
             commit: Mutex::new(None),
+            commit_queue: CommitQueue::default(),
             sync: Mutex::new(()),
-            durable: AtomicU64::new(0),
+            durable: Durable::default(),
             snapshots: Snapshots::default(),
             health,
             freed: Event::new(),
@@ -394,7 +397,7 @@ fn replay(
         }
     }
     report.recovered_to = end;
-    engine.durable.store(end, memtide_base::sync::atomic::Ordering::Release);
+    engine.durable.reach(end);
     let tables_end = engine
         .all_keyspaces()
         .iter()
@@ -523,7 +526,7 @@ fn start_log(
     manifest.append(Edit::new(vec![Change::SeqHigh { seq: base }]))?;
     let wal_start = manifest.state().wal_start;
     engine.snapshots.publish(position);
-    engine.durable.store(position, memtide_base::sync::atomic::Ordering::Release);
+    engine.durable.reach(position);
     write::release(engine, wal_start);
     Ok(())
 }

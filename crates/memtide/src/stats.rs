@@ -1,10 +1,12 @@
 //! Figures of an open database, as of one moment.
 
+use std::time::Duration;
+
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{SeqNo, sync::Arc};
 use memtide_memtable::{MemtableChoice, Usage};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Stall};
 use crate::keyspace_state::KeyspaceState;
 use crate::version::LEVELS;
 use crate::wal::Log;
@@ -38,10 +40,35 @@ pub struct Stats {
     pub flushes: u64,
     /// Compactions since the database was opened.
     pub compactions: u64,
+    /// Writes since the database was opened: puts, deletes and batches.
+    pub writes: u64,
+    /// Groups in which they went to the log, one write of the file each.
+    pub write_groups: u64,
+    /// Waits of writers for memory.
+    pub stalls_for_memory: StallStats,
+    /// Waits of writers for a merge of memtables.
+    pub stalls_for_merges: StallStats,
+    /// Waits of writers for the next segment of the log; every segment but the first costs one.
+    pub stalls_for_segments: StallStats,
     /// Why the last background flush failed; `None` if it did not. It is tried again.
     pub flush_failure: Option<String>,
     /// Why the last background compaction failed; `None` if it did not. It is tried again.
     pub compaction_failure: Option<String>,
+}
+
+/// How often writers waited for something since the database was opened, and how long together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallStats {
+    /// Waits.
+    pub count: u64,
+    /// Time of all of them.
+    pub time: Duration,
+}
+
+impl StallStats {
+    fn of(stall: &Stall) -> Self {
+        Self { count: stall.count(), time: stall.time() }
+    }
 }
 
 /// Figures of a keyspace.
@@ -83,11 +110,11 @@ pub struct LevelStats {
 
 pub(crate) fn stats(engine: &Engine) -> Stats {
     let cache = engine.tables.cache();
-    let (wal_bytes, wal_segments) = engine
-        .commit
-        .lock()
-        .as_ref()
-        .map_or((0, 0), |log: &Log| (log.bytes(), log.segment_count()));
+    let ((wal_bytes, wal_segments), (writes, write_groups)) =
+        engine.commit.lock().as_ref().map_or_else(Default::default, |log: &Log| {
+            ((log.bytes(), log.segment_count()), (log.writes, log.groups))
+        });
+    let stalls = &engine.tally.stalls;
     Stats {
         keyspaces: engine.all_keyspaces().iter().map(keyspace_stats).collect(),
         memory_budget: engine.ledger.budget(),
@@ -103,6 +130,11 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         durable: engine.durable_seq(),
         flushes: engine.tally.flushes.load(Ordering::Relaxed),
         compactions: engine.tally.compactions.load(Ordering::Relaxed),
+        writes,
+        write_groups,
+        stalls_for_memory: StallStats::of(&stalls.memory),
+        stalls_for_merges: StallStats::of(&stalls.merge),
+        stalls_for_segments: StallStats::of(&stalls.segment),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
     }

@@ -41,13 +41,16 @@ pub(crate) struct Log {
     pub(crate) wanted: u64,
     /// Position behind the last idle mark.
     marked: u64,
+    /// Writes since the database was opened, and the groups they were appended in.
+    pub(crate) writes: u64,
+    pub(crate) groups: u64,
 }
 
 impl Log {
     /// A log whose active segment is empty.
     pub(crate) fn new(writer: LogWriter, older: Vec<Segment>) -> Self {
         let marked = writer.position();
-        Self { writer, older, sealed: false, wanted: 0, marked }
+        Self { writer, older, sealed: false, wanted: 0, marked, writes: 0, groups: 0 }
     }
 
     /// LSN of the next record.
@@ -55,10 +58,21 @@ impl Log {
         self.writer.position()
     }
 
-    /// Whether a record of `len` LSNs can be appended now; if not, the segment is sealed for
+    /// Whether `len` LSNs can be appended now.
+    pub(crate) fn would_admit(&self, len: u64) -> bool {
+        !self.sealed && self.writer.fits(len)
+    }
+
+    /// Counts a group of writes that was appended.
+    pub(crate) fn count_group(&mut self, writes: usize) {
+        self.writes += writes as u64;
+        self.groups += 1;
+    }
+
+    /// Whether records of `len` LSNs can be appended now; if not, the segment is sealed for
     /// the commit path to replace.
     pub(crate) fn admits(&mut self, len: u64) -> bool {
-        if self.sealed || !self.writer.fits(len) {
+        if !self.would_admit(len) {
             self.sealed = true;
             self.wanted = self.wanted.max(len);
         }

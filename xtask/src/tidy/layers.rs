@@ -12,12 +12,15 @@ const SRC: &str = "crates/memtide/src";
 /// Each layer with its top-level modules, lowest first.
 const LAYERS: &[(&str, &[&str])] = &[
     ("words", &["config", "health", "range", "snapshots"]),
-    ("shape of the tree", &["files", "table_store", "version", "wal"]),
-    ("state", &["engine", "keyspace_state"]),
-    ("paths", &["batch", "read", "rewrite", "survivors", "write"]),
+    ("shape of the tree", &["durable", "files", "table_store", "version", "wal"]),
+    ("state", &["batch", "commit_queue", "engine", "keyspace_state"]),
+    ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
     ("drivers", &["background", "handle", "recovery", "shutdown", "verify"]),
-    ("facade", &["builder", "db", "iter", "keyspace", "live_snapshot", "snapshot", "stats"]),
+    (
+        "facade",
+        &["builder", "commit", "db", "iter", "keyspace", "live_snapshot", "snapshot", "stats"],
+    ),
 ];
 
 /// Modules of this layer never use each other.

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use memtide::{KeyspaceStats, Stats};
+use memtide::{KeyspaceStats, StallStats, Stats};
 
 use crate::args::Global;
 use crate::formats::stats::json;
@@ -51,6 +51,10 @@ fn levels(keyspace: &KeyspaceStats) -> String {
     tables.collect::<Vec<_>>().join(" ")
 }
 
+fn waits(stall: StallStats) -> String {
+    format!("{} in {:.3} s", stall.count, stall.time.as_secs_f64())
+}
+
 fn whole(stats: &Stats) -> comfy_table::Table {
     let mut table = report::table(["database", ""]);
     let (budget, used) = (report::bytes(stats.memory_budget), report::bytes(stats.memory_used));
@@ -62,6 +66,10 @@ fn whole(stats: &Stats) -> comfy_table::Table {
         ("WAL", format!("{} in {segments} segments", report::bytes(stats.wal_bytes))),
         ("manifest", report::bytes(stats.manifest_bytes)),
         ("visible, durable", format!("{}, {}", stats.visible, stats.durable)),
+        ("writes", format!("{} in {} groups", stats.writes, stats.write_groups)),
+        ("waits for memory", waits(stats.stalls_for_memory)),
+        ("waits for merges", waits(stats.stalls_for_merges)),
+        ("waits for log segments", waits(stats.stalls_for_segments)),
         ("flushes, compactions", format!("{}, {}", stats.flushes, stats.compactions)),
     ] {
         table.add_row([name.to_owned(), value]);

@@ -1,6 +1,6 @@
 //! Statistics and health as JSON documents with stable field names.
 
-use memtide::{Health, KeyspaceStats, LevelStats, Stats};
+use memtide::{Health, KeyspaceStats, LevelStats, StallStats, Stats};
 use serde_json::{Value, json};
 
 /// The fields of [`Stats`] by their names.
@@ -20,7 +20,16 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "durable": stats.durable,
         "flushes": stats.flushes,
         "compactions": stats.compactions,
+        "writes": stats.writes,
+        "write_groups": stats.write_groups,
+        "stalls_for_memory": stall(stats.stalls_for_memory),
+        "stalls_for_merges": stall(stats.stalls_for_merges),
+        "stalls_for_segments": stall(stats.stalls_for_segments),
     })
+}
+
+fn stall(stall: StallStats) -> Value {
+    json!({ "count": stall.count, "seconds": stall.time.as_secs_f64() })
 }
 
 fn keyspace(stats: &KeyspaceStats) -> Value {

@@ -20,25 +20,13 @@ use std::fmt;
 use std::path::Path;
 
 use memtide_base::key::{KEY_LEN_MAX, RANGE_END_LEN_MAX, VALUE_LEN_MAX};
-use memtide_base::varint::{read_u32, read_u64, write_u64};
+use memtide_base::varint::{len_u64, read_u32, read_u64, write_u64};
 use memtide_base::{Error, ErrorKind, Kind};
 
 use super::record::RECORD_HEADER_BYTES;
 
 /// Most zeros behind the last write: records are multiples of 8.
 const PADDING_LEN_MAX: usize = 7;
-
-/// Appends one write to the payload of a batch. The caller has checked the limits.
-#[inline]
-pub fn encode_op(out: &mut Vec<u8>, kind: Kind, keyspace: u32, key: &[u8], value: &[u8]) {
-    debug_assert!(key.len() <= KEY_LEN_MAX && value.len() <= value_len_max(kind), "over a limit");
-    out.push(kind as u8);
-    write_u64(out, keyspace.into());
-    write_u64(out, key.len() as u64);
-    write_u64(out, value.len() as u64);
-    out.extend_from_slice(key);
-    out.extend_from_slice(value);
-}
 
 fn value_len_max(kind: Kind) -> usize {
     match kind {
@@ -59,6 +47,34 @@ pub struct BatchOp<'a> {
     pub key: &'a [u8],
     /// The value, or the end of a range delete.
     pub value: &'a [u8],
+}
+
+impl BatchOp<'_> {
+    /// Appends it to the payload of a batch. The caller has checked the limits.
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Self { kind, keyspace, key, value } = *self;
+        let over = key.len() > KEY_LEN_MAX || value.len() > value_len_max(kind);
+        debug_assert!(!over, "over a limit");
+        out.push(kind as u8);
+        write_u64(out, keyspace.into());
+        write_u64(out, key.len() as u64);
+        write_u64(out, value.len() as u64);
+        out.extend_from_slice(key);
+        out.extend_from_slice(value);
+    }
+
+    /// Bytes that [`BatchOp::encode`] appends.
+    #[inline]
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let (key, value) = (self.key.len(), self.value.len());
+        1 + len_u64(self.keyspace.into())
+            + len_u64(key as u64)
+            + len_u64(value as u64)
+            + key
+            + value
+    }
 }
 
 /// The payload of a batch is not what a writer of this version writes.
@@ -183,9 +199,16 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut payload = Vec::new();
-        encode_op(&mut payload, Kind::Put, 0, b"k", b"v");
-        encode_op(&mut payload, Kind::Delete, 300, b"", b"");
-        encode_op(&mut payload, Kind::RangeDelete, u32::MAX, b"a", &[0xFF; RANGE_END_LEN_MAX]);
+        let long = [0xFF; RANGE_END_LEN_MAX];
+        for (kind, keyspace, key, value) in [
+            (Kind::Put, 0, &b"k"[..], &b"v"[..]),
+            (Kind::Delete, 300, b"", b""),
+            (Kind::RangeDelete, u32::MAX, b"a", &long),
+        ] {
+            let (op, before) = (BatchOp { kind, keyspace, key, value }, payload.len());
+            op.encode(&mut payload);
+            assert_eq!(payload.len() - before, op.encoded_len());
+        }
         payload
     }
 
@@ -249,7 +272,7 @@ mod tests {
             if let Ok(ops) = decode(&bytes, count) {
                 let mut again = Vec::new();
                 for op in &ops {
-                    encode_op(&mut again, op.kind, op.keyspace, op.key, op.value);
+                    op.encode(&mut again);
                 }
                 prop_assert_eq!(decode(&again, count).unwrap(), ops);
             }

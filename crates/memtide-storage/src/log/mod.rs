@@ -23,7 +23,7 @@ mod tests;
 mod window;
 pub mod writer;
 
-pub use batch::{BatchDamage, BatchOp, BatchOps, encode_op};
+pub use batch::{BatchDamage, BatchOp, BatchOps};
 pub use format::{
     HEADER_LEN, LogHeader, LogKind, SEGMENT_BYTES_MAX, manifest_file_name,
     parse_manifest_file_name, parse_wal_file_name, wal_file_name,

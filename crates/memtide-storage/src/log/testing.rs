@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use memtide_base::sync::atomic::{AtomicBool, Ordering};
+use memtide_base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use memtide_base::sync::{Arc, Mutex};
 use memtide_env::vfs::{DirEntry, FileLock, LockMode, Space};
 use memtide_env::{ReadFile, Vfs, WriteFile};
@@ -34,12 +34,13 @@ pub(super) fn manifest_header() -> LogHeader {
 #[derive(Debug, Default)]
 pub(super) struct MemFile {
     bytes: Mutex<Vec<u8>>,
+    writes: AtomicUsize,
     dead: AtomicBool,
 }
 
 impl MemFile {
     pub(super) fn of(bytes: &[u8]) -> Arc<Self> {
-        Arc::new(Self { bytes: Mutex::new(bytes.to_vec()), dead: AtomicBool::new(false) })
+        Arc::new(Self { bytes: Mutex::new(bytes.to_vec()), ..Self::default() })
     }
 }
 
@@ -50,6 +51,11 @@ pub(super) struct MemVfs(Mutex<BTreeMap<PathBuf, Arc<MemFile>>>);
 impl MemVfs {
     pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
         self.0.lock()[Path::new(path)].bytes.lock().clone()
+    }
+
+    /// How often the file was written to.
+    pub(super) fn writes(&self, path: &str) -> usize {
+        self.0.lock()[Path::new(path)].writes.load(Ordering::SeqCst)
     }
 
     pub(super) fn put(&self, path: &str, bytes: &[u8]) {
@@ -77,6 +83,7 @@ impl Writing {
 impl WriteFile for Writing {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.alive()?;
+        self.0.writes.fetch_add(1, Ordering::SeqCst);
         let mut file = self.0.bytes.lock();
         let start = usize::try_from(offset).unwrap();
         let end = start + bytes.len();

@@ -1,9 +1,10 @@
 //! Appends records to a new log file.
 //!
 //! Invariants
-//! - A record is one `write_at` of whole, checksummed bytes: a reader of a live log sees it or does not.
-//! - The position moves only after the write succeeded; after a failed one the file is dead and every later
-//!   call fails, as `WriteFile` promises.
+//! - Records are staged, then go to the file in one `write_at`: of a group a reader of a live log sees the first
+//!   ones, each whole and checksummed.
+//! - The position is behind what is staged. A failed write moves it back to where it was; the file is dead then and
+//!   every later call fails, as `WriteFile` promises.
 //! - No record crosses the end of a segment; fewer than 24 bytes left there are passed over.
 //!
 //! It takes no lock and never syncs by itself: whoever shares it locks around `append` and syncs through
@@ -32,7 +33,9 @@ pub struct LogWriter {
     name: PathBuf,
     header: LogHeader,
     position: u64,
+    /// What is staged, from the LSN `staged_from` on.
     buffer: Vec<u8>,
+    staged_from: u64,
 }
 
 impl LogWriter {
@@ -55,7 +58,7 @@ impl LogWriter {
         file.write_at(&header.encode(), 0).map_err(|error| Error::io("write to", name, error))?;
         let position = header.base + HEADER_LEN;
         let (file, name) = (Arc::from(file), name.to_path_buf());
-        Ok(Self { file, name, header, position, buffer: Vec::new() })
+        Ok(Self { file, name, header, position, buffer: Vec::new(), staged_from: position })
     }
 
     /// The header the file was created with.
@@ -97,15 +100,10 @@ impl LogWriter {
         u32::try_from(len).is_ok() && len <= self.end() - self.position
     }
 
-    /// Appends one record and returns its LSN. `durable` is the LSN below which everything is known to have
-    /// been synced; it lets recovery tell damage from a torn tail.
-    ///
-    /// A [`RecordKind::Skip`] has no payload and covers LSNs for `count` sequence numbers; with count 0 it
-    /// is the marker written after a sync. A [`RecordKind::Pad`] fills the segment up to its end.
+    /// Appends one record and returns its LSN: [`LogWriter::stage`] and [`LogWriter::write`] in one.
     ///
     /// # Errors
-    /// A failed write, after which the file is dead; `Internal` if the record does not fit (ask
-    /// [`LogWriter::fits`] first) or a skip or pad has a payload, and nothing was written then.
+    /// A failed write, after which the file is dead; what [`LogWriter::stage`] refuses, and nothing was written then.
     pub fn append(
         &mut self,
         kind: RecordKind,
@@ -113,16 +111,41 @@ impl LogWriter {
         payload: &[u8],
         durable: u64,
     ) -> Result<u64> {
+        let lsn = self.stage(kind, count, payload.len(), durable, |out| {
+            out.extend_from_slice(payload);
+        })?;
+        self.write()?;
+        Ok(lsn)
+    }
+
+    /// Readies one record for the next [`LogWriter::write`] and returns its LSN. `encode` appends its payload,
+    /// `payload_len` bytes. `durable` is the LSN below which everything is known to have been synced; it lets
+    /// recovery tell damage from a torn tail.
+    ///
+    /// A [`RecordKind::Skip`] has no payload and covers LSNs for `count` sequence numbers; with count 0 it
+    /// is the marker written after a sync. A [`RecordKind::Pad`] fills the segment up to its end.
+    ///
+    /// # Errors
+    /// `Internal` if the record does not fit (ask [`LogWriter::fits`] first) or a skip or pad has a payload. What is
+    /// staged is as before.
+    pub fn stage(
+        &mut self,
+        kind: RecordKind,
+        count: u32,
+        payload_len: usize,
+        durable: u64,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<u64> {
         let len = match kind {
             RecordKind::Pad => self.end() - self.position,
-            _ => record_len(payload.len(), count),
+            _ => record_len(payload_len, count),
         };
         let least = RECORD_HEADER_BYTES + u64::from(count);
         let lsn = self.position;
         let (true, Ok(short_len)) = (len >= least && self.fits(len), u32::try_from(len)) else {
             return Err(self.misuse(&format!("a record of {len} bytes does not fit at lsn {lsn}")));
         };
-        if kind.is_header_only() && !payload.is_empty() {
+        if kind.is_header_only() && payload_len > 0 {
             return Err(self.misuse("a skip or pad with a payload"));
         }
         let header = RecordHeader {
@@ -133,17 +156,31 @@ impl LogWriter {
             durable_delta: durable_delta(lsn, durable),
             checksum: 0,
         };
-        self.encode(header, payload);
-        let written = self.file.write_at(&self.buffer, lsn - self.header.base);
-        if self.buffer.capacity() > BUFFER_KEPT_BYTES_MAX {
-            self.buffer = Vec::new();
-        }
-        written.map_err(|error| Error::io("append to", &self.name, error))?;
+        self.encode(header, payload_len, encode);
         self.position += len;
         if self.end() - self.position < RECORD_HEADER_BYTES {
             self.position = self.end();
         }
         Ok(lsn)
+    }
+
+    /// Writes what is staged; nothing if nothing is.
+    ///
+    /// # Errors
+    /// A failed write. The file is dead; recovery may find the first ones of the staged records.
+    pub fn write(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write_at(&self.buffer, self.staged_from - self.header.base);
+        self.buffer.clear();
+        if self.buffer.capacity() > BUFFER_KEPT_BYTES_MAX {
+            self.buffer = Vec::new();
+        }
+        written.map_err(|error| {
+            self.position = self.staged_from;
+            Error::io("append to", &self.name, error)
+        })
     }
 
     /// Makes everything appended so far durable. After a failure the file is dead.
@@ -169,16 +206,32 @@ impl LogWriter {
         self.file.set_len(len).map_err(|error| Error::io("cut", &self.name, error))
     }
 
-    fn encode(&mut self, mut header: RecordHeader, payload: &[u8]) {
+    fn encode(
+        &mut self,
+        mut header: RecordHeader,
+        payload_len: usize,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.buffer.is_empty() {
+            self.staged_from = self.position;
+        }
+        // Behind a skip lie LSNs without bytes.
+        let start = index(self.position - self.staged_from);
         let stored_len = index(header.stored_len().into());
         let seed = self.header.salt ^ self.position;
-        self.buffer.clear();
-        self.buffer.reserve_exact(stored_len);
+        self.buffer.reserve(start + stored_len - self.buffer.len());
+        self.buffer.resize(start, 0);
         self.buffer.extend_from_slice(&header.encode(seed));
-        self.buffer.extend_from_slice(payload);
-        self.buffer.resize(stored_len, 0);
-        header.checksum = checksum(seed, &mut self.buffer);
-        self.buffer[RECORD_HEADER_LEN - 8..RECORD_HEADER_LEN]
+        payload(&mut self.buffer);
+        debug_assert_eq!(
+            self.buffer.len(),
+            start + RECORD_HEADER_LEN + payload_len,
+            "as announced"
+        );
+        self.buffer.resize(start + stored_len, 0);
+        let record = &mut self.buffer[start..];
+        header.checksum = checksum(seed, record);
+        record[RECORD_HEADER_LEN - 8..RECORD_HEADER_LEN]
             .copy_from_slice(&header.checksum.to_le_bytes());
     }
 
@@ -244,7 +297,9 @@ mod tests {
         let salt = 0x0123_4567_89AB_CDEF;
         let mut log = create(&vfs, LogHeader { salt, ..wal_header(0, 8192) });
         let mut payload = Vec::new();
-        crate::log::encode_op(&mut payload, memtide_base::Kind::Put, 0, b"tide", b"high");
+        let kind = memtide_base::Kind::Put;
+        crate::log::BatchOp { kind, keyspace: 0, key: b"tide", value: b"high" }
+            .encode(&mut payload);
         log.append(RecordKind::Batch, 1, &payload, 4096).unwrap();
         log.append(RecordKind::Skip, 0, b"", 4136).unwrap();
         let bytes = vfs.bytes("/db/a");
@@ -253,6 +308,31 @@ mod tests {
             "2800000001001c4001000000000000002e618b8f0fd7000901000404746964656869676800000000";
         let marker = "1800000003002843000000000000000077880518e1786130";
         assert_eq!(hex, format!("{batch}{marker}"), "docs/format/log.md shows the same bytes");
+    }
+
+    #[test]
+    fn what_is_staged_together_is_one_write_of_the_same_bytes() {
+        let records: [(RecordKind, u32, &[u8]); 5] = [
+            (RecordKind::Batch, 1, b"1"),
+            (RecordKind::Skip, 100, b""),
+            (RecordKind::Batch, 3, b"one two three"),
+            (RecordKind::Batch, 50, b"short"),
+            (RecordKind::Skip, 7, b""),
+        ];
+        let vfs = MemVfs::default();
+        let mut single = create(&vfs, wal_header(0, 8192));
+        let path = Path::new("/db/b");
+        let mut group = LogWriter::create(&vfs, path, path, wal_header(0, 8192), 0).unwrap();
+        for (kind, count, payload) in records {
+            let lsn = single.append(kind, count, payload, 4096).unwrap();
+            let encode = |out: &mut Vec<u8>| out.extend_from_slice(payload);
+            assert_eq!(group.stage(kind, count, payload.len(), 4096, encode).unwrap(), lsn);
+        }
+        group.write().unwrap();
+        group.write().unwrap();
+        assert_eq!((vfs.writes("/db/a"), vfs.writes("/db/b")), (1 + records.len(), 2));
+        assert_eq!(group.position(), single.position());
+        assert_eq!(vfs.bytes("/db/b"), vfs.bytes("/db/a"));
     }
 
     #[test]

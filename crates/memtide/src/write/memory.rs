@@ -16,18 +16,18 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One writer's wait for memory, over all its attempts.
 #[derive(Debug, Default)]
-pub(crate) struct Wait {
+pub(super) struct Wait {
     /// Attempts in a row at which there was nothing left to flush.
     looks: u32,
 }
 
 impl Wait {
-    /// Waits until a flush has freed memory, then the writer tries again.
+    /// Waits until a flush has freed memory, or until `left` has passed; then the writer tries again.
     ///
     /// # Errors
     /// `Busy` if everything is flushed and there still is no room: readers of this process pin it. What a
     /// flush failed with, if it did. The database was closed or takes no writes any more.
-    pub(crate) fn wait(&mut self, engine: &Engine) -> Result<()> {
+    pub(super) fn wait(&mut self, engine: &Engine, left: Option<Duration>) -> Result<()> {
         let seen = engine.freed.count();
         // Who closes or fails notifies after saying so; this order cannot miss it.
         engine.check_open()?;
@@ -39,7 +39,7 @@ impl Wait {
                     let what = format!("the memory is full and could not be flushed: {failure}");
                     return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
                 }
-                None
+                left
             }
             Freeing::Done | Freeing::Nothing if self.looks == LOOKS => {
                 return Err(pinned());
@@ -52,12 +52,17 @@ impl Wait {
             }
             Freeing::Done | Freeing::Nothing => {
                 self.looks += 1;
-                Some(LOOK_INTERVAL)
+                Some(left.map_or(LOOK_INTERVAL, |left| left.min(LOOK_INTERVAL)))
             }
         };
         engine.env.executor.wait(&engine.freed, seen, limit);
         Ok(())
     }
+}
+
+/// Has a flush free memory, without waiting for it.
+pub(super) fn ask_for_some(engine: &Engine) {
+    free_some(engine);
 }
 
 fn pinned() -> Error {

@@ -1,11 +1,13 @@
 //! The write path: reserve → LSN → log → memtables → publish → acknowledge.
 
 mod commit;
+mod group;
 mod memory;
 mod rotate;
 mod segments;
+mod wait;
 
-pub(crate) use commit::write;
-
+pub(crate) use group::write;
 pub(crate) use rotate::{flush_is_due, rotate, rotate_anyway};
-pub(crate) use segments::{release, sync_to};
+pub(crate) use segments::{follow, release, sync_to};
+pub(crate) use wait::Patience;

@@ -4,6 +4,8 @@
 //! than [`RUNS_MAX`](crate::keyspace_state::RUNS_MAX) lets go of everything and waits for a merge, or for a flush
 //! where nothing can be merged.
 
+use std::time::Duration;
+
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Error, ErrorKind, Result};
@@ -47,11 +49,16 @@ pub(crate) fn flush_is_due(engine: &Engine, keyspace: &KeyspaceState) -> bool {
     keyspace.current().sealed_bytes() >= engine.settings.flush_target
 }
 
-/// Waits until the keyspace may have one more memtable, or something else happened; then the writer tries again.
+/// Waits until the keyspace may have one more memtable, something else happened, or `left` has passed; then the
+/// writer tries again.
 ///
 /// # Errors
 /// `Busy` if only a flush can help and flushing failed. The database was closed or takes no writes any more.
-pub(crate) fn wait_for_merge(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
+pub(super) fn wait_for_merge(
+    engine: &Engine,
+    keyspace: &KeyspaceState,
+    left: Option<Duration>,
+) -> Result<()> {
     let seen = engine.freed.count();
     // Who closes or fails notifies after saying so; this order cannot miss it.
     engine.check_open()?;
@@ -66,6 +73,6 @@ pub(crate) fn wait_for_merge(engine: &Engine, keyspace: &KeyspaceState) -> Resul
         return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
     }
     engine.wake_merge();
-    engine.env.executor.wait(&engine.freed, seen, None);
+    engine.env.executor.wait(&engine.freed, seen, left);
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Syncing the log, going on in a new segment, and letting old ones go.
 
-use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Error, ErrorKind, Result, SeqNo};
 use memtide_env::WriteFile;
 
@@ -27,7 +26,7 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     let bytes = segment_bytes(engine.settings.wal_segment_size, Some(header.segment_bytes), wanted);
     let previous = Some((header.salt, position));
     let writer = create_segment(&engine.env, &engine.layout, engine.uuid, base, bytes, previous)
-        .inspect_err(|error| engine.health.fail(error))?;
+        .inspect_err(|error| engine.fail(error))?;
     let mut commit = engine.commit.lock();
     let Some(log) = commit.as_mut() else { return Err(read_only()) };
     log.follow(writer);
@@ -65,8 +64,7 @@ fn sync_file(engine: &Engine, file: &dyn WriteFile, position: u64) -> Result<()>
     engine.health.check_writable()?;
     match file.sync() {
         Ok(()) => {
-            // Release pairs with the Acquire in `durable_seq`.
-            engine.durable.fetch_max(position, Ordering::Release);
+            engine.durable.reach(position);
             Ok(())
         }
         Err(error) => {
@@ -74,8 +72,7 @@ fn sync_file(engine: &Engine, file: &dyn WriteFile, position: u64) -> Result<()>
                 .with_file(WAL_DIR)
                 .with_source(error)
                 .with_hint("writes since the last sync may be lost; open the database again");
-            engine.health.fail(&error);
-            engine.freed.notify();
+            engine.fail(&error);
             Err(error)
         }
     }

@@ -8,6 +8,7 @@
 
 mod basics;
 mod budget;
+mod commits;
 mod corruption;
 mod cost;
 mod crash;
