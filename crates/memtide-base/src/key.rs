@@ -34,6 +34,10 @@ pub fn head(key: &[u8]) -> u64 {
 #[inline]
 #[must_use]
 pub fn head_behind(anchor: &[u8], key: &[u8]) -> u64 {
+    // Also as comparing with no bytes at all can be dear: an empty `Vec` has no address that could be read.
+    if anchor.is_empty() {
+        return head(key);
+    }
     match key.strip_prefix(anchor) {
         Some(rest) => head(rest),
         None if key < anchor => 0,

@@ -169,9 +169,9 @@ impl Open {
         if self.front.is_some() && self.back.is_some() {
             // What one end has shown is outside of what the other may still show.
             if forward {
-                self.range.start = successor(&entry.0);
+                self.range.start = successor(&entry.0).into();
             } else {
-                self.range.end = Some(entry.0.to_vec());
+                self.range.end = Some(entry.0.clone());
             }
         }
         Ok(Some(entry))
@@ -181,9 +181,9 @@ impl Open {
     #[inline]
     fn is_inside(&self, key: &[u8], forward: bool) -> bool {
         if forward {
-            self.range.end.as_ref().is_none_or(|end| key < end.as_slice())
+            self.range.end.as_ref().is_none_or(|end| key < end.as_bytes())
         } else {
-            key >= self.range.start.as_slice()
+            key >= self.range.start.as_bytes()
         }
     }
 
@@ -198,7 +198,7 @@ impl Open {
             None => cursor.seek(Target::Last)?,
             Some(end) => {
                 let found = cursor.seek(Target::Le(end))?;
-                if found && cursor.key() == end.as_slice() { cursor.advance()? } else { found }
+                if found && cursor.key() == end.as_bytes() { cursor.advance()? } else { found }
             }
         };
         let end = End { cursor, ahead: VecDeque::new(), reach: 1 };
@@ -216,9 +216,10 @@ impl Open {
         // With nothing passed its cursor stands on what it showed last.
         let shown = other.cursor.key();
         if forward {
-            self.range.end = Some(passed.map_or_else(|| shown.to_vec(), successor));
+            self.range.end =
+                Some(passed.map_or_else(|| Slice::copy_of(shown), |key| successor(key).into()));
         } else {
-            self.range.start = passed.map_or_else(|| successor(shown), <[u8]>::to_vec);
+            self.range.start = passed.map_or_else(|| successor(shown).into(), Slice::copy_of);
         }
     }
 }

@@ -35,7 +35,8 @@ impl LevelCursor {
         if !forward {
             self.span.start = self.metas.partition_point(|meta| !meta.largest.admits(&range.start));
         } else if let Some(end) = &range.end {
-            self.span.end = self.metas.partition_point(|meta| meta.smallest < *end);
+            self.span.end =
+                self.metas.partition_point(|meta| meta.smallest.as_slice() < end.as_bytes());
         }
     }
 

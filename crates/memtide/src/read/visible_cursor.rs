@@ -36,7 +36,7 @@ impl VisibleCursor {
         let is_asked = |meta: &TableMeta| {
             meta.seq_min < below
                 && meta.largest.admits(&range.start)
-                && range.end.as_ref().is_none_or(|end| meta.smallest < *end)
+                && range.end.as_ref().is_none_or(|end| meta.smallest.as_slice() < end.as_bytes())
         };
         let newest = || version.level(0).iter().filter(|meta| is_asked(meta));
         let levels = || (1..LEVELS).filter(|&level| !version.level(level).is_empty());
