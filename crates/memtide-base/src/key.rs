@@ -28,13 +28,21 @@ pub fn head(key: &[u8]) -> u64 {
     u64::from_be_bytes(padded)
 }
 
+/// What `bytes` have from `start` on; nothing, at their end, if they are shorter. Unlike a default slice it always has
+/// an address, which matters where it is compared: `memcmp` with masked loads takes 75 ns for no bytes at no address.
+#[inline]
+#[must_use]
+pub fn rest(bytes: &[u8], start: usize) -> &[u8] {
+    &bytes[start.min(bytes.len())..]
+}
+
 /// The head of `key` behind `anchor`, which most keys are expected to begin with: eight bytes that then tell them
 /// apart where plain heads would be equal. Keys below all that begin with it have 0, keys above have `MAX`, so
 /// `head_behind(_, a) < head_behind(_, b)` still implies `a < b`.
 #[inline]
 #[must_use]
 pub fn head_behind(anchor: &[u8], key: &[u8]) -> u64 {
-    // Also as comparing with no bytes at all can be dear: an empty `Vec` has no address that could be read.
+    // An empty `Vec` has no address either; see `rest`.
     if anchor.is_empty() {
         return head(key);
     }

@@ -8,7 +8,7 @@
 
 use std::cmp::Ordering;
 
-use memtide_base::key::{RANGE_END_LEN_MAX, head, shared_prefix_len};
+use memtide_base::key::{RANGE_END_LEN_MAX, head, rest, shared_prefix_len};
 use memtide_base::{Entry, Kind, SeqNo};
 
 use super::format::{
@@ -233,7 +233,7 @@ impl BlockBuilder {
 }
 
 fn tail_of(key: &[u8], prefix: usize) -> &[u8] {
-    key.get(prefix + HEAD_LEN..).unwrap_or_default()
+    rest(key, prefix + HEAD_LEN)
 }
 
 fn pad(out: &mut Vec<u8>, section: u32) {

@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use memtide_base::key::head;
+use memtide_base::key::{head, rest};
 use memtide_base::sync::Arc;
 use memtide_base::{Kind, SeqNo, Slice};
 
@@ -118,7 +118,8 @@ impl BlockView {
     #[inline]
     #[must_use]
     pub fn value_slice(&self, row: usize) -> Slice {
-        self.slice(self.value_range(row))
+        let Range { start, end } = self.value_range(row);
+        Slice::part_of(&self.bytes, start, end)
     }
 
     /// Replaces `key` by the key of a row.
@@ -147,18 +148,6 @@ impl BlockView {
             }
             _ => key.extend_from_slice(&self.bytes[tail]),
         }
-    }
-
-    /// A stretch of the block.
-    #[inline]
-    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
-        &self.bytes[range]
-    }
-
-    /// A stretch of the block that shares its bytes.
-    #[inline]
-    pub(super) fn slice(&self, range: Range<usize>) -> Slice {
-        Slice::part_of(&self.bytes, range.start, range.end)
     }
 
     /// Whether a row's key is `key`.
@@ -286,7 +275,7 @@ impl BlockView {
             Ordering::Equal => Place::Among {
                 head: head(suffix),
                 short: suffix.len().min(HEAD_LEN),
-                tail: suffix.get(HEAD_LEN..).unwrap_or_default(),
+                tail: rest(suffix, HEAD_LEN),
             },
         }
     }
@@ -327,7 +316,7 @@ impl BlockView {
 
     /// Where the value of a row lies in the block.
     #[inline]
-    pub(super) fn value_range(&self, row: usize) -> Range<usize> {
+    fn value_range(&self, row: usize) -> Range<usize> {
         self.span(self.layout.vals, self.layout.value_bytes, row)
     }
 

@@ -7,10 +7,7 @@
 //! - walking backward, having found a key at the head of a block, looks into the blocks before for newer
 //!   visible versions of it.
 //!
-//! A step allocates nothing but the key buffer, which grows to the largest key met, and blocks that are read;
-//! walking ahead fills the queue it is given.
-
-use std::collections::VecDeque;
+//! A step allocates nothing but the key buffer, which grows to the largest key met, and blocks that are read.
 
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
@@ -54,33 +51,46 @@ impl TableCursor {
         self.here().value_slice()
     }
 
-    /// Walks ahead where that is simple: appends to `out` what `max` steps to one side would show, as far as
-    /// they stay inside the block, meet puts of one version only, and come before the key `limit`. The cursor
-    /// then stands on the entry appended last; if nothing was, it has not moved.
-    pub fn walk_ahead(
-        &mut self,
-        forward: bool,
-        limit: Option<&[u8]>,
-        max: usize,
-        out: &mut VecDeque<(Slice, Slice)>,
-    ) {
-        let Some(at) = self.at.as_mut().filter(|_| self.standing == Standing::Entry) else {
-            return;
+    /// The value the cursor stands on, lent.
+    ///
+    /// # Panics
+    /// As [`TableCursor::value`].
+    #[must_use]
+    #[inline]
+    pub fn value_bytes(&self) -> &[u8] {
+        self.here().value()
+    }
+
+    /// How many of the next `max` steps to one side are plain: they stay inside the block, meet puts that are the
+    /// only version of their key and visible, and come before the key `limit`.
+    #[must_use]
+    pub fn plain_ahead(&self, forward: bool, limit: Option<&[u8]>, max: usize) -> usize {
+        let Some(at) = self.at.as_ref().filter(|_| self.standing == Standing::Entry) else {
+            return 0;
         };
-        let view = at.view();
+        let (view, row) = (at.view(), at.row());
         if !view.is_plain() {
-            return;
+            return 0;
         }
-        let rows = if forward {
-            let start = at.row() + 1;
+        let is_visible = |row: &usize| view.seq(*row) < self.below;
+        if forward {
             let end = limit.map_or(view.rows(), |limit| view.first_at_least(limit));
-            start..end.min(start + max)
+            (row + 1..end.min(row + 1 + max)).take_while(is_visible).count()
         } else {
             // The key of the first row may have newer versions in the block before.
             let start = limit.map_or(0, |limit| view.first_above(limit)).max(1);
-            start.max(at.row().saturating_sub(max))..at.row()
-        };
-        at.show(rows, forward, self.below, out);
+            (start.max(row.saturating_sub(max))..row).rev().take_while(is_visible).count()
+        }
+    }
+
+    /// A step that [`TableCursor::plain_ahead`] has counted.
+    ///
+    /// # Panics
+    /// If the cursor stands in no block, or the row lies outside of it: a bug in the caller.
+    #[inline]
+    pub fn step_plainly(&mut self, forward: bool) {
+        let at = self.at.as_mut().expect("a plain step stays in its block");
+        at.stand(if forward { at.row() + 1 } else { at.row() - 1 });
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Whole tables against a model: built, opened, read both ways, damaged.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use memtide_base::checksum::xxh3_64;
@@ -205,10 +205,11 @@ fn walk(table: &Arc<Table>, model: &Model, below: SeqNo, moves: &[Move]) {
                     let at = twin.at.map_or(&[][..], |(key, _)| key);
                     if *forward { limit.as_slice() > at } else { limit.as_slice() < at }
                 });
-                let mut shown = VecDeque::new();
-                cursor.walk_ahead(*forward, limit.as_deref(), *max, &mut shown);
-                assert!(shown.len() <= *max, "{step:?}");
-                for (key, value) in shown {
+                let count = cursor.plain_ahead(*forward, limit.as_deref(), *max);
+                assert!(count <= *max, "{step:?}");
+                for _ in 0..count {
+                    cursor.step_plainly(*forward);
+                    let (key, value) = (Slice::copy_of(cursor.entry().key), cursor.value());
                     assert!(twin.step(*forward), "{step:?}");
                     let (found, _, kind, put) = twin.row(0).expect("stands somewhere");
                     assert_eq!(
@@ -407,9 +408,9 @@ proptest! {
                 Move::Older => cursor.older(),
                 Move::Ahead(max, forward, limit) => {
                     let limit = limit.map(|at| key(at).as_slice());
-                    let mut shown = VecDeque::new();
-                    cursor.walk_ahead(forward, limit, max, &mut shown);
-                    Ok(!shown.is_empty())
+                    let count = cursor.plain_ahead(forward, limit, max);
+                    (0..count).for_each(|_| cursor.step_plainly(forward));
+                    Ok(count > 0)
                 }
             };
             if matches!(moved, Ok(true)) {
@@ -579,7 +580,7 @@ fn overlapping_fragments_stop_the_builder() {
 }
 
 #[test]
-fn walking_ahead_takes_what_lies_in_the_block_and_leaves_what_needs_a_look() {
+fn plain_steps_stay_in_the_block_and_leave_what_needs_a_look() {
     let keys: Vec<String> = (0..40).map(|i| format!("key{i:02}")).collect();
     let rows: Vec<Row> = keys
         .iter()
@@ -588,12 +589,14 @@ fn walking_ahead_takes_what_lies_in_the_block_and_leaves_what_needs_a_look() {
     let (file, ..) = build(&rows, &RangeTombstones::default(), options(4096, Codec::None));
     let table = open(&file, IDENTITY).expect("as built");
     let ahead = |from: &str, forward, limit: Option<&str>, below, max| {
-        let (mut cursor, mut shown) = (table.cursor(below), VecDeque::new());
-        let found = cursor.seek(Target::Ge(from.as_bytes())).expect("undamaged");
-        cursor.walk_ahead(forward, limit.map(str::as_bytes), max, &mut shown);
-        assert!(!found || shown.back().is_none_or(|(key, _)| *key == *cursor.entry().key));
-        let text = |(key, _): (Slice, Slice)| String::from_utf8(key.to_vec()).expect("text");
-        shown.into_iter().map(text).collect::<Vec<_>>()
+        let mut cursor = table.cursor(below);
+        cursor.seek(Target::Ge(from.as_bytes())).expect("undamaged");
+        let count = cursor.plain_ahead(forward, limit.map(str::as_bytes), max);
+        let mut step = || {
+            cursor.step_plainly(forward);
+            String::from_utf8(cursor.entry().key.to_vec()).expect("text")
+        };
+        (0..count).map(|_| step()).collect::<Vec<_>>()
     };
     let none: Vec<String> = Vec::new();
     assert_eq!(ahead("key07", true, None, SEE_ALL, 4), keys[8..12]);

@@ -1,6 +1,5 @@
 //! A cursor over one level below 0: its tables one after the other, one open at a time.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use memtide_base::sync::Arc;
@@ -46,17 +45,22 @@ impl LevelCursor {
         self.table().value()
     }
 
-    /// As [`TableCursor::walk_ahead`], in the table the cursor stands in.
-    pub(crate) fn walk_ahead(
-        &mut self,
-        forward: bool,
-        limit: Option<&[u8]>,
-        max: usize,
-        out: &mut VecDeque<(Slice, Slice)>,
-    ) {
-        if let Some((_, cursor)) = &mut self.inside {
-            cursor.walk_ahead(forward, limit, max, out);
-        }
+    /// The value the cursor stands on, lent.
+    #[inline]
+    pub(crate) fn value_bytes(&self) -> &[u8] {
+        self.table().value_bytes()
+    }
+
+    /// As [`TableCursor::plain_ahead`], in the table the cursor stands in.
+    pub(crate) fn plain_ahead(&self, forward: bool, limit: Option<&[u8]>, max: usize) -> usize {
+        self.inside.as_ref().map_or(0, |(_, cursor)| cursor.plain_ahead(forward, limit, max))
+    }
+
+    /// A step that was counted as plain.
+    #[inline]
+    pub(crate) fn step_plainly(&mut self, forward: bool) {
+        let (_, cursor) = self.inside.as_mut().expect("a plain step stays in its table");
+        cursor.step_plainly(forward);
     }
 
     #[inline]

@@ -5,16 +5,15 @@
 //!
 //! Runs of keys from one source cost next to nothing: as long as the source that is shown stays before the
 //! best of the others, its rival, a step moves it alone and compares it with that one alone (galloping, as in
-//! Bentley and Yao, 1976, one key at a time); with no rival it compares nothing, and a block searched for the
-//! rival's key tells how far one may walk ahead without asking. When the rival wins, the few
-//! sources of a database are searched linearly: no allocation per step, memory O(sources).
+//! Bentley and Yao, 1976, one key at a time); with no rival it compares nothing. Once a walk is longer than a few
+//! entries, a block searched for the rival's key tells how many steps may be taken without asking. When the rival wins,
+//! the few sources of a database are searched linearly: no allocation per step, memory O(sources).
 //!
 //! The same (key, seq) in two sources is one write met twice (a replayed log beside a flushed table); it is
 //! shown once. Older versions of a key are not shown at all: [`VersionStream`](super::VersionStream) is for
 //! those who want them.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
@@ -91,6 +90,25 @@ impl Source {
         }
     }
 
+    /// How many of the next `max` steps are plain, as [`TableCursor::plain_ahead`] has it; none in a memtable, whose
+    /// cursor walks ahead by itself.
+    fn plain_ahead(&self, forward: bool, limit: Option<&[u8]>, max: usize) -> usize {
+        match self {
+            Self::Memtable(_) => 0,
+            Self::Table(cursor) => cursor.plain_ahead(forward, limit, max),
+            Self::Level(cursor) => cursor.plain_ahead(forward, limit, max),
+        }
+    }
+
+    #[inline]
+    fn step_plainly(&mut self, forward: bool) {
+        match self {
+            Self::Memtable(_) => unreachable!("no step in a memtable is counted as plain"),
+            Self::Table(cursor) => cursor.step_plainly(forward),
+            Self::Level(cursor) => cursor.step_plainly(forward),
+        }
+    }
+
     /// Where the memtable that this is has the version it stands on.
     pub(super) fn place(&self) -> Place {
         match self {
@@ -126,13 +144,22 @@ pub(crate) struct MergeCursor {
     rival: Option<usize>,
     /// Whether no other input has the shown key, so that a step moves the shown one alone.
     unique: bool,
+    /// How many steps the shown input may take before anything is compared; its head is not kept meanwhile.
+    plain: usize,
+    /// How many to look for the next time: twice as many each time, from 1 again when there were none.
+    reach: usize,
 }
+
+/// From so many on looking for plain steps is worth it; short scans and those that change sources never do.
+const REACH_MIN: usize = 4;
+/// Plain steps looked for at once: more than a block has, mostly.
+const REACH_MAX: usize = 64;
 
 impl MergeCursor {
     /// A merge of no sources yet, with room for as many as are expected.
     pub(crate) fn with_capacity(sources: usize) -> Self {
         let inputs = Vec::with_capacity(sources);
-        Self { inputs, forward: true, shown: None, rival: None, unique: false }
+        Self { inputs, forward: true, shown: None, rival: None, unique: false, plain: 0, reach: 1 }
     }
 
     /// Adds a source; before the first `seek`. Order among sources does not matter.
@@ -147,7 +174,7 @@ impl MergeCursor {
     /// As those of [`Cursor`], here and below; the merge stands nowhere.
     pub(crate) fn seek(&mut self, target: Target<'_>) -> Result<bool> {
         self.forward = matches!(target, Target::First | Target::Ge(_));
-        self.shown = None;
+        (self.shown, self.plain, self.reach) = (None, 0, 1);
         for input in &mut self.inputs {
             let found = input.source.cursor().seek(target)?;
             input.settle(found);
@@ -161,47 +188,46 @@ impl MergeCursor {
     /// As [`MergeCursor::seek`].
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
+        if self.plain > 0
+            && let Some(shown) = self.shown
+        {
+            self.plain -= 1;
+            self.inputs[shown].source.step_plainly(self.forward);
+            return Ok(true);
+        }
+        self.advance_and_compare()
+    }
+
+    fn advance_and_compare(&mut self) -> Result<bool> {
         let Some(shown) = self.shown.take() else { return Ok(false) };
         if !self.unique {
             self.pass(shown)?;
             return Ok(self.choose());
         }
         let input = &mut self.inputs[shown];
-        let found = input.source.step(self.forward)?;
-        let Some(rival) = self.rival.filter(|_| found) else {
-            // Without a rival nobody asks for heads before the next `seek`.
-            if found {
-                self.shown = Some(shown);
-                return Ok(true);
-            }
+        if !input.source.step(self.forward)? {
             input.head = None;
             return Ok(self.choose());
-        };
-        input.settle(true);
-        if self.is_before(shown, rival) {
-            self.shown = Some(shown);
-            return Ok(true);
         }
-        Ok(self.choose())
+        input.settle(true);
+        if self.rival.is_some_and(|rival| !self.is_before(shown, rival)) {
+            return Ok(self.choose());
+        }
+        self.shown = Some(shown);
+        self.look_ahead(shown);
+        Ok(true)
     }
 
-    /// Appends to `out` what up to `max` calls of [`MergeCursor::advance`] would show, all of it puts, as far as
-    /// that lies side by side in one block; the merge then stands on the entry appended last.
-    pub(crate) fn walk_ahead(&mut self, max: usize, out: &mut VecDeque<(Slice, Slice)>) {
-        let Some(shown) = self.shown.filter(|_| self.unique) else { return };
-        let (source, rival) = match self.rival {
-            None => (&mut self.inputs[shown].source, None),
-            Some(rival) => {
-                let both = self.inputs.get_disjoint_mut([shown, rival]);
-                let [shown, rival] = both.expect("an input is not its own rival");
-                (&mut shown.source, Some(rival.source.key()))
-            }
-        };
-        match source {
-            Source::Memtable(_) => {}
-            Source::Table(cursor) => cursor.walk_ahead(self.forward, rival, max, out),
-            Source::Level(cursor) => cursor.walk_ahead(self.forward, rival, max, out),
+    /// Counts the plain steps that the shown input may take from here.
+    #[inline]
+    fn look_ahead(&mut self, shown: usize) {
+        if self.reach >= REACH_MIN {
+            let limit = self.rival.map(|rival| self.inputs[rival].source.key());
+            let source = &self.inputs[shown].source;
+            self.plain = source.plain_ahead(self.forward, limit, self.reach);
         }
+        let in_vain = self.reach >= REACH_MIN && self.plain == 0;
+        self.reach = if in_vain { 1 } else { (2 * self.reach).min(REACH_MAX) };
     }
 
     /// The key the merge stands on.
@@ -225,6 +251,16 @@ impl MergeCursor {
     #[inline]
     pub(crate) fn value(&self) -> Slice {
         self.source().value()
+    }
+
+    /// Its value, lent.
+    #[inline]
+    pub(crate) fn value_bytes(&self) -> &[u8] {
+        match self.source() {
+            Source::Memtable(cursor) => cursor.entry().value,
+            Source::Table(cursor) => cursor.value_bytes(),
+            Source::Level(cursor) => cursor.value_bytes(),
+        }
     }
 
     #[inline]

@@ -1,7 +1,5 @@
 //! What a user's iterator walks: the keys that have a value below a bound, deletes applied.
 
-use std::collections::VecDeque;
-
 use memtide_base::sync::Arc;
 use memtide_base::{Kind, Result, SeqNo, Slice, Target};
 
@@ -70,14 +68,6 @@ impl VisibleCursor {
         self.skip_deleted(found)
     }
 
-    /// Appends to `out` what up to `max` calls of [`VisibleCursor::advance`] would show, where that is had
-    /// cheaper at once; the cursor then stands on the entry appended last.
-    pub(crate) fn walk_ahead(&mut self, max: usize, out: &mut VecDeque<(Slice, Slice)>) {
-        if !self.has_range_tombstones {
-            self.merge.walk_ahead(max, out);
-        }
-    }
-
     /// The key the cursor stands on.
     #[inline]
     pub(crate) fn key(&self) -> &[u8] {
@@ -88,6 +78,12 @@ impl VisibleCursor {
     #[inline]
     pub(crate) fn value(&self) -> Slice {
         self.merge.value()
+    }
+
+    /// The value the cursor stands on, lent.
+    #[inline]
+    pub(crate) fn value_bytes(&self) -> &[u8] {
+        self.merge.value_bytes()
     }
 
     #[inline]

@@ -27,21 +27,6 @@ pub fn open(config: &Config) -> Result<Memtide> {
     Ok(Memtide { db: Db::builder(&config.dir).config(own).open()? })
 }
 
-/// Shows the first `n` of `entries`.
-fn show<K: AsRef<[u8]>, V: AsRef<[u8]>>(
-    entries: impl Iterator<Item = memtide::Result<(K, V)>>,
-    n: usize,
-    see: &mut dyn FnMut(&[u8], &[u8]),
-) -> Result<usize> {
-    let mut count = 0;
-    for entry in entries.take(n) {
-        let (key, value) = entry?;
-        see(key.as_ref(), value.as_ref());
-        count += 1;
-    }
-    Ok(count)
-}
-
 impl Engine for Memtide {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
         Ok(self.db.put(key, value)?)
@@ -66,11 +51,25 @@ impl Engine for Memtide {
     }
 
     fn scan(&self, from: &[u8], n: usize, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<usize> {
-        show(self.db.range(from..), n, see)
+        let (mut entries, mut count) = (self.db.range(from..), 0);
+        while count < n
+            && let Some((key, value)) = entries.next_lent()?
+        {
+            see(key, value);
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn scan_back(&self, n: usize, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<usize> {
-        show(self.db.iter().rev(), n, see)
+        let (mut entries, mut count) = (self.db.iter(), 0);
+        while count < n
+            && let Some((key, value)) = entries.next_back_lent()?
+        {
+            see(key, value);
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn settle(&self) -> Result<()> {
