@@ -111,7 +111,7 @@ fn install(
 }
 
 /// Where the log must begin once `flushed` are in tables: at the first write that only a memtable holds.
-fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
+pub(crate) fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
     // Under the commit lock no write is between its LSN and its memtable.
     let _commit = engine.commit.lock();
     let mut start = engine.snapshots.visible();

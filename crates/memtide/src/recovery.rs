@@ -13,6 +13,7 @@
 //! The end of the last segment may be torn: what was not synced when the power went. Anything else that
 //! does not read back is damage: it is reported with file and offset, and the database does not open.
 
+mod directory;
 mod segments;
 
 use std::path::{Path, PathBuf};
@@ -25,17 +26,16 @@ use memtide_env::vfs::{FileLock, LockMode};
 use memtide_env::{Env, Event, Vfs};
 use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions, Registry};
 use memtide_storage::cache::BlockCache;
-use memtide_storage::log::{
-    BatchOp, BatchOps, LogReader, Record, RecordKind, parse_manifest_file_name, parse_wal_file_name,
-};
+use memtide_storage::log::{BatchOp, BatchOps, LogReader, Record, RecordKind};
 
+use directory::{TableFiles, number_above_all, remove_orphans};
 use segments::{SegmentInfo, open_segments};
 
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
 use crate::durable::Durable;
 use crate::engine::{Engine, Keyspaces, Tally};
-use crate::files::{self, CURRENT_NEW, LOCK, Layout, TABLE_DIR, WAL_DIR};
+use crate::files::{self, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
 use crate::health::HealthState;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
@@ -49,8 +49,6 @@ use crate::write;
 /// Segments that may wait for replay at the next open; more are flushed first.
 const SEGMENTS_MAX: usize = 4;
 const PAGE: u64 = 4096;
-/// File numbers that may have been taken since the manifest was last written.
-const NUMBERS_AHEAD: u64 = 1 << 32;
 
 /// What opening a database found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,9 +113,10 @@ pub(crate) fn open(
         // For people who look into the file; who holds the lock is the kernel's to know.
         let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
     }
-    check_tables(&*env.vfs, &layout, &state)?;
+    let table_files = TableFiles::list(&*env.vfs, &layout)?;
+    table_files.check(&state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
-    state.next_file = number_above_all(&*env.vfs, &layout, state.next_file)?;
+    state.next_file = number_above_all(&*env.vfs, &layout, &table_files, state.next_file)?;
     let manifest = match mode {
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
@@ -142,7 +141,7 @@ pub(crate) fn open(
         // Failing to is no error: it is an orphan then, and the next open removes those.
         let _ = env.vfs.remove(&engine.layout.at(&name));
     }
-    report.orphans = remove_orphans(&engine)?;
+    report.orphans = remove_orphans(&engine, table_files)?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
         flush::flush_all(&engine)?;
     }
@@ -253,42 +252,6 @@ fn check_memtables(
         }
     }
     Ok(())
-}
-
-/// Every table the manifest names is there and has its length.
-fn check_tables(vfs: &dyn Vfs, layout: &Layout, state: &ManifestState) -> Result<()> {
-    let found = list(vfs, layout, TABLE_DIR)?;
-    for table in state.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables()) {
-        let name = files::table_name(table.number);
-        let file = found.iter().find(|entry| Some(entry.name.as_os_str()) == name.file_name());
-        match file {
-            Some(entry) if entry.is_file && entry.len == table.size => {}
-            Some(entry) => {
-                let detail = format!("it has {} B, the manifest says {} B", entry.len, table.size);
-                return Err(Error::corruption("table", name, entry.len.min(table.size), detail));
-            }
-            None => return Err(Error::corruption("table", name, 0, "the file is missing")),
-        }
-    }
-    Ok(())
-}
-
-fn list(vfs: &dyn Vfs, layout: &Layout, dir: &str) -> Result<Vec<memtide_env::vfs::DirEntry>> {
-    let path = if dir.is_empty() { layout.root().to_path_buf() } else { layout.at(dir) };
-    vfs.list(&path)
-        .map_err(|error| Error::io("list", if dir.is_empty() { "." } else { dir }, error))
-}
-
-/// `next`, or what follows the largest number of a file that the manifest does not know of.
-fn number_above_all(vfs: &dyn Vfs, layout: &Layout, next: u64) -> Result<u64> {
-    let tables = list(vfs, layout, TABLE_DIR)?;
-    let tables = tables.iter().filter_map(|entry| files::parse_table_name(&entry.name));
-    let manifests = list(vfs, layout, "")?;
-    let manifests = manifests.iter().filter_map(|entry| parse_manifest_file_name(&entry.name));
-    // Numbers far beyond were not counted up to, and going on from them would use all numbers up.
-    let ours =
-        tables.chain(manifests).filter(|&number| number < next.saturating_add(NUMBERS_AHEAD));
-    Ok(ours.max().map_or(next, |largest| next.max(largest + 1)))
 }
 
 /// What an engine is put together from.
@@ -521,12 +484,17 @@ fn start_log(
     let log = Log::new(writer, segments.collect());
     let position = log.position();
     *engine.commit.lock() = Some(log);
-    let mut manifest = engine.manifest.lock();
-    let manifest = manifest.as_mut().expect("opened for writing");
-    manifest.append(Edit::new(vec![Change::SeqHigh { seq: base }]))?;
-    let wal_start = manifest.state().wal_start;
     engine.snapshots.publish(position);
     engine.durable.reach(position);
+    // Without memtables nothing holds the log, and no flush will say so.
+    let mut wal_start = flush::wal_start(engine, &[]);
+    {
+        let mut manifest = engine.manifest.lock();
+        let manifest = manifest.as_mut().expect("opened for writing");
+        wal_start = wal_start.max(manifest.state().wal_start);
+        let start = Change::WalStart { lsn: wal_start };
+        manifest.append(Edit::new(vec![Change::SeqHigh { seq: base }, start]))?;
+    }
     write::release(engine, wal_start);
     Ok(())
 }
@@ -566,42 +534,4 @@ fn store_options(engine: &Engine) -> Result<()> {
         manifest.append(Edit::new(changed))?;
     }
     Ok(())
-}
-
-/// Removes files with our names that nothing refers to. Unknown names are left alone.
-fn remove_orphans(engine: &Engine) -> Result<Vec<PathBuf>> {
-    let vfs = &*engine.env.vfs;
-    let (current, live) = {
-        let manifest = engine.manifest.lock();
-        let manifest = manifest.as_ref().expect("opened for writing");
-        let tables = manifest.state().keyspaces.iter().flat_map(|k| k.version.tables());
-        (manifest.number(), tables.map(|table| table.number).collect::<Vec<_>>())
-    };
-    let segments: Vec<u64> = {
-        let commit = engine.commit.lock();
-        let log = commit.as_ref().expect("opened for writing");
-        let older = log.older.iter().map(|segment| segment.base);
-        older.chain([log.writer.header().base]).collect()
-    };
-    let mut orphans = Vec::new();
-    for entry in list(vfs, &engine.layout, WAL_DIR)? {
-        if parse_wal_file_name(&entry.name).is_some_and(|base| !segments.contains(&base)) {
-            orphans.push(Path::new(WAL_DIR).join(entry.name));
-        }
-    }
-    for entry in list(vfs, &engine.layout, TABLE_DIR)? {
-        if files::parse_table_name(&entry.name).is_some_and(|number| !live.contains(&number)) {
-            orphans.push(Path::new(TABLE_DIR).join(entry.name));
-        }
-    }
-    for entry in list(vfs, &engine.layout, "")? {
-        let old = parse_manifest_file_name(&entry.name).is_some_and(|number| number != current);
-        if old || entry.name == Path::new(CURRENT_NEW) {
-            orphans.push(entry.name);
-        }
-    }
-    for name in &orphans {
-        vfs.remove(&engine.layout.at(name)).map_err(|error| Error::io("remove", name, error))?;
-    }
-    Ok(orphans)
 }

@@ -15,7 +15,8 @@ use memtide_base::{Error, Result};
 use memtide_env::{Env, Vfs};
 use memtide_storage::log::{LogHeader, LogKind, LogReader, Opened, parse_wal_file_name};
 
-use super::{OpenMode, list};
+use super::OpenMode;
+use super::directory::list;
 use crate::files::{self, Layout, WAL_DIR};
 use crate::version::ManifestState;
 

@@ -248,3 +248,25 @@ fn files_with_impossible_numbers_are_refused_or_ignored() {
         }
     }
 }
+
+/// Whoever opens a database for each question asks it must not leave a trail of log segments.
+#[test]
+fn opening_and_closing_leaves_no_more_log_than_memtables_need() {
+    for flushed in [true, false] {
+        let sim = Simulation::new(9);
+        let db = open(&sim, config());
+        db.put("k", "v").unwrap();
+        if flushed {
+            db.flush().unwrap();
+        }
+        db.close().unwrap();
+        for round in 0..20 {
+            let db = open(&sim, config());
+            assert!(db.get("k").unwrap().is_some());
+            db.close().unwrap();
+            // What is only in the log keeps it, until too much of it would be read at every open.
+            let most = if flushed { 1 } else { 6 };
+            assert!(segments(&sim).len() <= most, "{:?} after {round} rounds", segments(&sim));
+        }
+    }
+}
