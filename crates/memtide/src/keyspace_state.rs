@@ -167,6 +167,17 @@ impl KeyspaceState {
         self.current.store(Arc::new(SuperVersion { active: fresh, sealed, version }));
     }
 
+    /// Adds a sealed memtable that is newer than all others, for a replay: nobody writes, and nothing is active.
+    pub(crate) fn adopt(&self, run: Arc<Memtable>) {
+        let _install = self.install.lock();
+        let old = self.current();
+        assert!(old.active.is_empty(), "a replay fills the active memtable last");
+        let mut sealed = old.sealed.clone();
+        sealed.insert(0, run);
+        let (active, version) = (Arc::clone(&old.active), Arc::clone(&old.version));
+        self.current.store(Arc::new(SuperVersion { active, sealed, version }));
+    }
+
     /// Whether sealing one more memtable would make too many of them.
     pub(crate) fn is_crowded(&self) -> bool {
         let current = self.current();

@@ -13,6 +13,7 @@
 //! The end of the last segment may be torn: what was not synced when the power went. Anything else that
 //! does not read back is damage: it is reported with file and offset, and the database does not open.
 
+mod bulk;
 mod directory;
 mod segments;
 
@@ -28,6 +29,7 @@ use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions, Regi
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{BatchOp, BatchOps, LogReader, Record, RecordKind};
 
+use bulk::Bulk;
 use directory::{TableFiles, number_above_all, remove_orphans};
 use segments::{SegmentInfo, open_segments};
 
@@ -343,14 +345,14 @@ fn replay(
     readers: Vec<(LogReader, u64)>,
     report: &mut RecoveryReport,
 ) -> Result<SeqNo> {
-    let mut end = 0;
+    let (mut end, mut bulk) = (0, Bulk::new(engine));
     for (mut reader, _) in readers {
         let name = files::wal_name(reader.header().base);
         report.wal_segments += 1;
         while let Some(record) = reader.next()? {
             if record.kind == RecordKind::Batch {
                 report.records += 1;
-                report.replayed_entries += replay_batch(engine, state, &record, &name)?;
+                report.replayed_entries += replay_batch(&mut bulk, engine, state, &record, &name)?;
             }
             engine.snapshots.publish(record.end_lsn);
         }
@@ -359,6 +361,7 @@ fn replay(
             end = reached.lsn;
         }
     }
+    bulk.finish()?;
     report.recovered_to = end;
     engine.durable.reach(end);
     let tables_end = engine
@@ -374,6 +377,7 @@ fn replay(
 
 /// Applies what tables do not hold yet; returns how many writes that were.
 fn replay_batch(
+    bulk: &mut Bulk<'_>,
     engine: &Engine,
     state: &ManifestState,
     record: &Record<'_>,
@@ -391,7 +395,7 @@ fn replay_batch(
         let keyspace =
             keyspace.ok_or_else(|| damaged(format!("there is no keyspace {}", op.keyspace)))?;
         if seq >= state.keyspace(op.keyspace).flushed_to {
-            replay_op(engine, &keyspace, &op, seq)?;
+            bulk.add(&keyspace, &op, seq)?;
             applied += 1;
         }
     }
@@ -407,7 +411,7 @@ fn replay_op(
 ) -> Result<()> {
     let hash = hash::key_hash(engine.hash_seed, op.key);
     if !keyspace.current().active.reaches(seq) {
-        rotate(engine, keyspace, None)?;
+        write::rotate_anyway(engine, keyspace, None);
     }
     loop {
         let table = Arc::clone(&keyspace.current().active);
@@ -422,29 +426,33 @@ fn replay_op(
                 room.insert(op.kind, hash, op.key, op.value, seq);
                 return Ok(());
             }
-            Err(Full::Table { bytes_max }) => rotate(engine, keyspace, Some(bytes_max))?,
-            Err(full @ (Full::Budget | Full::System)) => {
-                return Err(Error::new(ErrorKind::Busy, full.to_string()));
+            Err(Full::Table { bytes_max }) => {
+                write::rotate_anyway(engine, keyspace, Some(bytes_max));
             }
-        }
-        if engine.memtable_bytes() > engine.memtable_share() / 2 && engine.manifest.lock().is_some()
-        {
-            for keyspace in engine.all_keyspaces() {
-                flush::flush(engine, &keyspace)?;
-            }
+            Err(full @ (Full::Budget | Full::System)) => return Err(refused(&full)),
         }
     }
 }
 
-/// Rotates a keyspace, first merging what is sealed if there are too many. Where nothing can be merged it is
-/// flushed; opened read-only, it then is one more.
-fn rotate(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: Option<u64>) -> Result<()> {
+fn refused(full: &Full) -> Error {
+    Error::new(ErrorKind::Busy, full.to_string())
+}
+
+/// Whether so much is in memory that only a flush makes it less.
+fn must_flush(engine: &Engine, keyspace: &KeyspaceState) -> bool {
+    keyspace.current().sealed.len() + 1 >= RUNS_MAX
+        || engine.memtable_bytes() > engine.memtable_share() / 2
+}
+
+/// Merges what is sealed if there is too much of it, and flushes everything if it still is too much. Opened
+/// read-only, it stays.
+fn relieve(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
     sealed_merge::merge(engine, keyspace, RUNS_MAX - 2, u64::MAX)?;
-    let is_busy = keyspace.current().sealed.len() + 1 >= RUNS_MAX;
-    if is_busy && engine.manifest.lock().is_some() {
-        flush::flush(engine, keyspace)?;
+    if must_flush(engine, keyspace) && engine.manifest.lock().is_some() {
+        for keyspace in engine.all_keyspaces() {
+            flush::flush(engine, &keyspace)?;
+        }
     }
-    write::rotate_anyway(engine, keyspace, bytes_max);
     Ok(())
 }
 

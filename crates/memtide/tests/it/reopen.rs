@@ -1,9 +1,10 @@
 //! Opening again: options that changed, marks that closing left, files with names that cannot be ours.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use memtide::{Config, Db, Durability, ErrorKind};
+use memtide::{Config, Db, Durability, ErrorKind, MemtableType};
 use memtide_env::vfs::{CrashMode, Disk};
 use memtide_env::{Simulation, Vfs};
 
@@ -269,4 +270,69 @@ fn opening_and_closing_leaves_no_more_log_than_memtables_need() {
             assert!(segments(&sim).len() <= most, "{:?} after {round} rounds", segments(&sim));
         }
     }
+}
+
+/// More than a memtable holds, of several keyspaces, with versions that are overwritten and ranges that are deleted.
+#[test]
+fn a_long_log_is_replayed_in_bulk_and_says_what_was_written() {
+    for (kind, seed) in MemtableType::ALL.into_iter().zip(20..) {
+        let sim = Simulation::new(seed);
+        let mut roomy = config();
+        roomy.memtable_type = Some(kind.into());
+        roomy.durability = Some(Durability::Buffered);
+        roomy.max_memtable_size = Some(256 << 10);
+        (roomy.memory_budget, roomy.flush_target) = (Some(64 << 20), Some(16 << 20));
+        let db = open(&sim, roomy.clone());
+        let spaces = [db.default_keyspace(), db.keyspace("other").unwrap()];
+        let mut model = [BTreeMap::new(), BTreeMap::new()];
+        for at in 0..20_000_u32 {
+            let (space, rows) = (&spaces[at as usize % 2], &mut model[at as usize % 2]);
+            let number = at.wrapping_mul(7919) % 3001;
+            let key = format!("{number:05}").into_bytes();
+            if at % 701 == 0 {
+                let end = format!("{:05}", number + 40).into_bytes();
+                space.delete_range(&key[..]..&end[..]).unwrap();
+                rows.retain(|known, _| *known < key || *known >= end);
+            } else if at % 5 == 0 {
+                space.delete(&key).unwrap();
+                rows.remove(&key);
+            } else {
+                let value = format!("{at:050}").into_bytes();
+                space.put(&key, &value).unwrap();
+                rows.insert(key, value);
+            }
+        }
+        assert_eq!(db.stats().flushes, 0, "{kind}");
+        let disk = sim.vfs.disk();
+        drop((spaces, db));
+        let mut tight = roomy.clone();
+        tight.max_memtable_size = Some(16 << 10);
+        (tight.memory_budget, tight.flush_target) = (Some(1 << 20), Some(128 << 10));
+        for (config, disk) in [(roomy, sim.vfs.disk()), (tight, disk.crash(CrashMode::KeepAll, 0))]
+        {
+            let sim = Simulation::on(disk, seed);
+            let db = open(&sim, config);
+            assert_eq!(db.recovery_report().replayed_entries, 20_000, "{kind}");
+            for (name, rows) in ["default", "other"].into_iter().zip(&model) {
+                let space = db.get_keyspace(name).unwrap();
+                let found: Vec<_> = space.iter().map(Result::unwrap).collect();
+                assert!(found.iter().map(|(k, v)| (&k[..], &v[..])).eq(pairs(rows)), "{kind}");
+                for (key, value) in rows.iter().step_by(7) {
+                    assert_eq!(space.get(key).unwrap().as_deref(), Some(&value[..]), "{kind}");
+                }
+                assert_eq!(space.memtable_type(), kind);
+            }
+            let stats = db.stats();
+            assert!(stats.keyspaces.iter().all(|keyspace| keyspace.sealed < 12), "{stats:?}");
+            assert!(stats.memory_used <= stats.memory_budget, "{kind}: {stats:?}");
+            // What comes now is newer than all that was replayed.
+            db.put("00001", "newest").unwrap();
+            db.flush().unwrap();
+            assert_eq!(db.get("00001").unwrap().as_deref(), Some(&b"newest"[..]), "{kind}");
+        }
+    }
+}
+
+fn pairs(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    rows.iter().map(|(key, value)| (&key[..], &value[..]))
 }
