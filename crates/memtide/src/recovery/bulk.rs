@@ -269,22 +269,69 @@ impl Gathered {
         Ok(run)
     }
 
-    /// Inserts all of it into memtables of the keyspace's own type.
+    /// Inserts all of it into memtables of the keyspace's own type, in the order of the log: a newer memtable holds
+    /// newer writes only.
     fn insert_each(&self, engine: &Engine) -> Result<()> {
-        let id = self.keyspace.id;
+        let (id, keyspace) = (self.keyspace.id, &self.keyspace);
+        let mut tombstones = self.tombstones.iter().peekable();
+        let delete = |t: &RangeTombstone| {
+            let (kind, key, value) = (Kind::RangeDelete, t.start.as_slice(), t.end_bytes());
+            replay_op(engine, keyspace, &BatchOp { kind, keyspace: id, key, value }, t.seq)
+        };
         for write in &self.writes {
+            while let Some(t) = tombstones.next_if(|t| t.seq < write.seq) {
+                delete(t)?;
+            }
             let (key, value) = (self.key(write), self.value(write));
             let op = BatchOp { kind: write.kind, keyspace: id, key, value };
-            replay_op(engine, &self.keyspace, &op, write.seq)?;
+            replay_op(engine, keyspace, &op, write.seq)?;
         }
-        for t in &self.tombstones {
-            let (kind, key, value) = (Kind::RangeDelete, t.start.as_slice(), t.end_bytes());
-            replay_op(engine, &self.keyspace, &BatchOp { kind, keyspace: id, key, value }, t.seq)?;
-        }
-        Ok(())
+        tombstones.try_for_each(delete)
     }
 }
 
 fn key<'b>(bytes: &'b [u8], write: &Write) -> &'b [u8] {
     &bytes[write.start..write.start + write.key_len as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use memtide_env::Simulation;
+
+    use crate::{Config, Db, Durability};
+
+    /// What a flush of the oldest memtable says is in tables must not be in a newer one.
+    #[test]
+    fn newer_memtables_hold_newer_writes_only() {
+        for kind in super::MemtableType::ALL {
+            for writes in [10, 40, 80, 700_u32] {
+                let sim = Simulation::new(1);
+                let open = |memtable_bytes| {
+                    let config = Config {
+                        memtable_type: Some(kind.into()),
+                        max_memtable_size: Some(memtable_bytes),
+                        memory_budget: Some(16 << 20),
+                        durability: Some(Durability::Buffered),
+                        ..Config::default()
+                    };
+                    Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens")
+                };
+                let db = open(1 << 20);
+                for at in 0..writes {
+                    db.put(at.to_be_bytes(), [7; 40]).expect("room");
+                    if at % 9 == 4 {
+                        db.delete_range((at - 2).to_be_bytes()..at.to_be_bytes()).expect("room");
+                    }
+                }
+                db.close().expect("closes");
+                let db = open(4 << 10);
+                let view = db.default_keyspace().state().current();
+                let tables: Vec<_> = view.memtables().filter(|table| !table.is_empty()).collect();
+                for pair in tables.windows(2) {
+                    let (newer, older) = (pair[0].first_seq(), pair[1].seq_end());
+                    assert!(newer >= Some(older), "{kind}, {writes}: {newer:?} above {older}");
+                }
+            }
+        }
+    }
 }
