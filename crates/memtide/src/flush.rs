@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
-use crate::version::{Change, Edit};
+use crate::version::{Change, Edit, RunId};
 use crate::write;
 
 /// Memtables that a flush beside writers takes at most: merges leave claimed ones alone, and must find enough others.
@@ -58,7 +58,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
         write::sync_to(engine, flushed_to)?;
     }
     let readers = engine.snapshots.readers();
-    let older = OutsideTables { version: &claim.version, from_level: 0, inputs: &|_| false };
+    let older = OutsideTables::under_memtables(&claim.version);
     let tables = beyond_faults(sealed, || {
         rewrite(
             engine,
@@ -72,7 +72,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
                 readers: &readers,
                 older: &older,
-                level: 0,
+                run: RunId::first(0),
                 table_size: u64::MAX,
             },
         )

@@ -5,6 +5,8 @@
 //! part and its bounds say so. The tables are durable, with their names, when this returns; nothing names
 //! them yet. After an error the files are removed again.
 
+use std::collections::BTreeSet;
+
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, RangeTombstone, Result};
@@ -18,7 +20,7 @@ use crate::keyspace_state::KeyspaceState;
 use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
-use crate::version::{StoredTable, TableMeta, Version};
+use crate::version::{RunId, StoredTable, Version};
 
 /// One merge: what goes in and where the result belongs.
 pub(crate) struct Rewrite<'m> {
@@ -30,25 +32,39 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) tombstones: Vec<RangeTombstone>,
     pub(crate) readers: &'m Readers,
     pub(crate) older: &'m dyn Older,
-    pub(crate) level: usize,
+    /// Where the result belongs.
+    pub(crate) run: RunId,
     /// Bytes at which a table ends.
     pub(crate) table_size: u64,
 }
 
-/// What a version holds outside a merge: its tables from a level on, without the merge's own.
+/// What a version holds outside a merge and is not surely newer.
 pub(crate) struct OutsideTables<'m> {
-    pub(crate) version: &'m Version,
-    pub(crate) from_level: usize,
-    pub(crate) inputs: &'m dyn Fn(&TableMeta) -> bool,
+    version: &'m Version,
+    /// How many runs are newer than all inputs.
+    newer: usize,
+    inputs: BTreeSet<u64>,
+}
+
+impl<'m> OutsideTables<'m> {
+    /// Around a merge of memtables: every table is older.
+    pub(crate) fn under_memtables(version: &'m Version) -> Self {
+        Self { version, newer: 0, inputs: BTreeSet::new() }
+    }
+
+    /// Around a merge of these tables of the version.
+    pub(crate) fn around(version: &'m Version, inputs: BTreeSet<u64>) -> Self {
+        Self { version, newer: version.runs_above(&inputs), inputs }
+    }
 }
 
 impl Older for OutsideTables<'_> {
     fn may_hold(&self, key: &[u8]) -> bool {
-        self.version.may_hold(self.from_level, key, self.inputs)
+        self.version.may_hold(self.newer, key, &self.inputs)
     }
 
     fn may_hold_under(&self, tombstone: &RangeTombstone) -> bool {
-        self.version.may_hold_under(self.from_level, tombstone, self.inputs)
+        self.version.may_hold_under(self.newer, tombstone, &self.inputs)
     }
 }
 
@@ -57,7 +73,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
     let mut outputs = Outputs {
         engine,
         keyspace: merge.keyspace.id,
-        level: merge.level,
+        run: merge.run,
         fragments: Vec::new(),
         open: None,
         begins: Vec::new(),
@@ -76,7 +92,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
 struct Outputs<'e> {
     engine: &'e Engine,
     keyspace: u32,
-    level: usize,
+    run: RunId,
     fragments: Vec<Fragment>,
     open: Option<(u64, TableBuilder)>,
     /// Where the present table's share of the key space begins.
@@ -135,7 +151,7 @@ impl Outputs<'_> {
         let options = TableOptions {
             block_bytes: settings.block_size,
             // Level 0 is read and rewritten soon; compressing it costs more than it saves.
-            codec: if self.level == 0 { Codec::None } else { settings.compression },
+            codec: if self.run.level == 0 { Codec::None } else { settings.compression },
             filter_bits_per_key: settings.filter_bits,
             hash_seed: engine.hash_seed,
             salt: engine.env.random.next_u64(),
@@ -165,7 +181,7 @@ impl Outputs<'_> {
             }
             self.done.push(StoredTable {
                 keyspace: self.keyspace,
-                level: u8::try_from(self.level).expect("seven levels"),
+                run: self.run,
                 number,
                 summary: finished?,
             });

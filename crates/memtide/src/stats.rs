@@ -102,6 +102,8 @@ pub struct KeyspaceStats {
 /// Figures of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LevelStats {
+    /// Runs in it: a read of a key looks into one table of each at most.
+    pub runs: usize,
     /// Tables in it.
     pub tables: usize,
     /// Their files.
@@ -143,7 +145,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
 fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
     let current = keyspace.current();
     let level = |level| LevelStats {
-        tables: current.version.level(level).len(),
+        runs: current.version.run_count(level),
+        tables: current.version.tables_of(level).count(),
         bytes: current.version.level_bytes(level),
     };
     KeyspaceStats {

@@ -33,7 +33,7 @@ fn stall(stall: StallStats) -> Value {
 }
 
 fn keyspace(stats: &KeyspaceStats) -> Value {
-    let level = |level: &LevelStats| json!({ "tables": level.tables, "bytes": level.bytes });
+    let level = |level: &LevelStats| json!({ "runs": level.runs, "tables": level.tables, "bytes": level.bytes });
     let levels: Vec<Value> = stats.levels.iter().map(level).collect();
     let active = &stats.active;
     json!({

@@ -5,12 +5,12 @@ use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{RangeTombstone, Result};
 
-use super::leveled::Plan;
+use super::plan::{Input, Plan};
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
-use crate::version::{Change, Edit, TableMeta, Version};
+use crate::version::{Change, Edit, Version};
 
 /// Asks `choose` for a plan and runs it; `false` if there was none. One compaction per keyspace at a time.
 ///
@@ -26,13 +26,14 @@ pub(crate) fn run(
     engine.check_open()?;
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version) else { return Ok(false) };
-    let added = match plan.trivial_move() {
-        Some(table) => vec![Change::TableAdd(table.stored(plan.output_level))],
-        None => merge(engine, keyspace, &version, &plan)?,
+    debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
+    let added = if plan.is_move() {
+        plan.tables().map(|table| Change::TableAdd(table.stored(plan.output))).collect()
+    } else {
+        merge(engine, keyspace, &version, &plan)?
     };
-    let drop_of =
-        |table: &Arc<TableMeta>| Change::TableDrop { keyspace: keyspace.id, number: table.number };
-    let dropped = plan.inputs.iter().flat_map(|(_, tables)| tables.iter().map(drop_of));
+    let drop_of = |number| Change::TableDrop { keyspace: keyspace.id, number };
+    let dropped = plan.tables().map(|table| drop_of(table.number));
     install(engine, keyspace, Edit::new(dropped.chain(added).collect()))?;
     engine.tally.compactions.fetch_add(1, Ordering::Relaxed);
     drop((version, plan));
@@ -47,11 +48,8 @@ fn merge(
     plan: &Plan,
 ) -> Result<Vec<Change>> {
     let readers = engine.snapshots.readers();
-    let numbers: Vec<u64> =
-        plan.inputs.iter().flat_map(|(_, tables)| tables.iter().map(|t| t.number)).collect();
-    let inputs = |table: &TableMeta| numbers.contains(&table.number);
-    let from_level = plan.inputs.iter().map(|(level, _)| *level).min().unwrap_or_default();
-    let older = OutsideTables { version, from_level, inputs: &inputs };
+    let numbers = plan.tables().map(|table| table.number).collect();
+    let older = OutsideTables::around(version, numbers);
     let (sources, tombstones) = open_inputs(engine, plan)?;
     // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
     let anchor = keyspace.current().active.learned_anchor();
@@ -64,7 +62,7 @@ fn merge(
             tombstones,
             readers: &readers,
             older: &older,
-            level: plan.output_level,
+            run: plan.output,
             table_size: engine.settings.table_size,
         },
     )?;
@@ -73,16 +71,17 @@ fn merge(
 
 fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
     let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
-    for (level, metas) in &plan.inputs {
-        for meta in metas.iter().filter(|meta| *level == 0 || meta.range_deletes > 0) {
+    for Input { run, tables } in &plan.inputs {
+        let single = run.level == 0 || tables.len() == 1;
+        for meta in tables.iter().filter(|meta| single || meta.range_deletes > 0) {
             let table = engine.tables.open(meta)?;
             tombstones.extend(table.range_tombstones().iter());
-            if *level == 0 {
+            if single {
                 sources.push(Source::Table(table.cursor(SEE_ALL)));
             }
         }
-        if *level > 0 {
-            let metas: Arc<[_]> = Arc::from(metas.as_slice());
+        if !single {
+            let metas: Arc<[_]> = Arc::from(tables.as_slice());
             sources.push(Source::Level(LevelCursor::new(metas, engine.tables.clone(), SEE_ALL)));
         }
     }

@@ -11,7 +11,6 @@ use memtide_storage::table::{Near, Table};
 
 use crate::keyspace_state::SuperVersion;
 use crate::table_store::TableStore;
-use crate::version::LEVELS;
 
 /// The value of `key` as a read below `below` sees it.
 pub(crate) fn get(
@@ -28,8 +27,8 @@ pub(crate) fn get(
             return Ok(value);
         }
     }
-    let level0 = view.version.level(0).iter().filter(|meta| meta.spans(key));
-    let deeper = (1..LEVELS).filter_map(|level| view.version.table_over(level, key));
+    let level0 = view.version.level0().iter().filter(|meta| meta.spans(key));
+    let deeper = view.version.runs().iter().filter_map(|run| run.table_over(key));
     for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
         let table = tables.glance(meta)?;
         if let Looked::Found(value) = look_into(&table, &mut Near::default(), key, hash, below)? {

@@ -1,4 +1,4 @@
-//! A cursor over one level below 0: its tables one after the other, one open at a time.
+//! A cursor over one run below level 0: its tables one after the other, one open at a time.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub(crate) struct LevelCursor {
     span: Range<usize>,
     tables: Arc<TableStore>,
     below: SeqNo,
-    /// The table the cursor is in, and where in the level it is.
+    /// The table the cursor is in, and where in the run it is.
     inside: Option<(usize, TableCursor)>,
 }
 

@@ -1,4 +1,4 @@
-//! The read path: superversion → active, sealed (newest first) → level 0 runs → levels.
+//! The read path: superversion → active, sealed (newest first) → runs, level 0 first.
 
 mod get;
 mod level_cursor;
@@ -27,9 +27,8 @@ pub(crate) fn covering_tombstone(
     below: SeqNo,
 ) -> Result<Option<SeqNo>> {
     let mut newest = view.memtables().filter_map(|t| t.covering_tombstone(key, below)).max();
-    let level0 = view.version.level(0).iter();
-    let deeper =
-        (1..crate::version::LEVELS).filter_map(|level| view.version.table_over(level, key));
+    let level0 = view.version.level0().iter();
+    let deeper = view.version.runs().iter().filter_map(|run| run.table_over(key));
     for meta in level0.chain(deeper).filter(|meta| meta.range_deletes > 0) {
         if meta.seq_min < below && newest.is_none_or(|newest| meta.seq_max > newest) {
             newest = newest.max(tables.open(meta)?.range_tombstones().newest_over(key, below));

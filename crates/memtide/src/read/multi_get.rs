@@ -13,7 +13,7 @@ use memtide_storage::table::{Near, Table};
 use super::get::{Looked, look_into, look_into_memtable};
 use crate::keyspace_state::SuperVersion;
 use crate::table_store::TableStore;
-use crate::version::{LEVELS, TableMeta};
+use crate::version::TableMeta;
 
 /// A key that no source has decided yet.
 struct Wanted<'k> {
@@ -46,11 +46,11 @@ pub(crate) fn multi_get<K: AsRef<[u8]>>(
             Ok(look_into_memtable(table, over, wanted.key, wanted.hash, below))
         })?;
     }
-    for meta in view.version.level(0) {
+    for meta in view.version.level0() {
         reads.look_into_tables(tables, below, |key| meta.spans(key).then_some(meta))?;
     }
-    for level in 1..LEVELS {
-        reads.look_into_tables(tables, below, |key| view.version.table_over(level, key))?;
+    for run in view.version.runs() {
+        reads.look_into_tables(tables, below, |key| run.table_over(key))?;
     }
     Ok(reads.values)
 }

@@ -7,7 +7,7 @@ use super::{LevelCursor, MergeCursor, Source};
 use crate::keyspace_state::SuperVersion;
 use crate::range::HalfOpen;
 use crate::table_store::TableStore;
-use crate::version::{LEVELS, TableMeta};
+use crate::version::{Run, TableMeta};
 
 /// Walks the live keys of a superversion below a bound, in the direction of its `seek`; pins the superversion.
 #[derive(Debug)]
@@ -36,16 +36,20 @@ impl VisibleCursor {
                 && meta.largest.admits(&range.start)
                 && range.end.as_ref().is_none_or(|end| meta.smallest.as_slice() < end.as_bytes())
         };
-        let newest = || version.level(0).iter().filter(|meta| is_asked(meta));
-        let levels = || (1..LEVELS).filter(|&level| !version.level(level).is_empty());
-        let count = memtables().count() + newest().count() + levels().count();
+        let alone = |run: &&Run| run.tables().len() == 1;
+        let single = || {
+            let runs = version.runs().iter().filter(alone).flat_map(Run::tables);
+            version.level0().iter().chain(runs).filter(|meta| is_asked(meta))
+        };
+        let wide = || version.runs().iter().filter(|run| !alone(run));
+        let count = memtables().count() + single().count() + wide().count();
         let mut merge = MergeCursor::with_capacity(count);
         memtables().for_each(|table| merge.add(Source::Memtable(table.cursor(below))));
-        for meta in newest() {
+        for meta in single() {
             merge.add(Source::Table(tables.open(meta)?.cursor(below)));
         }
-        for level in levels() {
-            let (metas, tables) = (version.shared_level(level), Arc::clone(&tables));
+        for run in wide() {
+            let (metas, tables) = (run.shared_tables(), Arc::clone(&tables));
             let mut cursor = LevelCursor::new(metas, tables, below);
             cursor.stop_behind(range, forward);
             merge.add(Source::Level(cursor));

@@ -14,6 +14,7 @@ use memtide_base::{SeqNo, Upper, varint};
 use memtide_memtable::MemtableChoice;
 use memtide_storage::table::TableSummary;
 
+use super::RunId;
 use crate::config::{KeyspaceOptions, MEMTABLE_SIZES};
 
 const IGNORABLE: u16 = 1 << 15;
@@ -25,7 +26,7 @@ const PLACE_END: u64 = 1 << 63;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredTable {
     pub(crate) keyspace: u32,
-    pub(crate) level: u8,
+    pub(crate) run: RunId,
     pub(crate) number: u64,
     pub(crate) summary: TableSummary,
 }
@@ -48,7 +49,7 @@ pub(crate) enum Change {
     KeyspaceAdd { id: u32, name: String, options: KeyspaceOptions },
     /// Other options for a keyspace.
     KeyspaceOptions { id: u32, options: KeyspaceOptions },
-    /// A new table.
+    /// A new table. One in the oldest run of its level is written as before there were others.
     TableAdd(StoredTable),
     /// A table that is no longer part of the tree.
     TableDrop { keyspace: u32, number: u64 },
@@ -139,8 +140,12 @@ impl Change {
                 4
             }
             Self::TableAdd(table) => {
+                let rank = table.run.rank;
+                if rank > 0 {
+                    var(out, rank);
+                }
                 write_table(out, table);
-                5
+                if rank > 0 { 13 } else { 5 }
             }
             Self::TableDrop { keyspace, number } => {
                 var(out, u64::from(*keyspace));
@@ -179,7 +184,15 @@ impl Change {
                 options: body.options()?,
             },
             4 => Self::KeyspaceOptions { id: body.var32()?, options: body.options()? },
-            5 => Self::TableAdd(body.table()?),
+            5 => Self::TableAdd(body.table(0)?),
+            13 => {
+                let rank = body.place()?;
+                let table = body.table(rank)?;
+                if rank == 0 || table.run.level == 0 {
+                    return Err(format!("run {rank} of level {} has a tag", table.run.level));
+                }
+                Self::TableAdd(table)
+            }
             6 => Self::TableDrop { keyspace: body.var32()?, number: body.place()? },
             7 => Self::FlushedTo { keyspace: body.var32()?, seq: body.place()? },
             8 => Self::WalStart { lsn: body.place()? },
@@ -215,7 +228,7 @@ fn write_options(out: &mut Vec<u8>, options: &KeyspaceOptions) {
 fn write_table(out: &mut Vec<u8>, table: &StoredTable) {
     let summary = &table.summary;
     varint::write_u64(out, table.keyspace.into());
-    out.push(table.level);
+    out.push(u8::try_from(table.run.level).expect("seven levels"));
     out.extend_from_slice(&summary.checksum.to_le_bytes());
     for number in [
         table.number,
@@ -306,8 +319,8 @@ impl<'a> Body<'a> {
         Ok(KeyspaceOptions { memtable_type, max_memtable_size, logged })
     }
 
-    fn table(&mut self) -> Result<StoredTable, String> {
-        let (keyspace, level) = (self.var32()?, self.byte()?);
+    fn table(&mut self, rank: u64) -> Result<StoredTable, String> {
+        let (keyspace, level) = (self.var32()?, usize::from(self.byte()?));
         let checksum = u128::from_le_bytes(*self.chunk()?);
         let number = self.place()?;
         let summary = TableSummary {
@@ -332,7 +345,7 @@ impl<'a> Body<'a> {
                 }
             },
         };
-        Ok(StoredTable { keyspace, level, number, summary })
+        Ok(StoredTable { keyspace, run: RunId { level, rank }, number, summary })
     }
 }
 
@@ -368,7 +381,18 @@ mod tests {
             Change::Database { uuid: [7; 16], hash_seed: 99 },
             Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },
             Change::KeyspaceOptions { id: 3, options: own },
-            Change::TableAdd(StoredTable { keyspace: 3, level: 6, number: 12, summary }),
+            Change::TableAdd(StoredTable {
+                keyspace: 3,
+                run: RunId { level: 6, rank: 1 << 40 },
+                number: 14,
+                summary: summary.clone(),
+            }),
+            Change::TableAdd(StoredTable {
+                keyspace: 3,
+                run: RunId::first(6),
+                number: 12,
+                summary,
+            }),
             Change::TableDrop { keyspace: 3, number: 11 },
             Change::FlushedTo { keyspace: 3, seq: 70_000 },
             Change::WalStart { lsn: 4096 },

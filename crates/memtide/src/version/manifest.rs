@@ -26,7 +26,7 @@ use memtide_storage::log::{
 
 use super::edit::{Change, ClosedWal, Edit, StoredTable};
 use super::table_meta::{Graveyard, TableMeta};
-use super::{LEVELS, Version};
+use super::{RunId, Version};
 use crate::config::{KeyspaceOptions, check_keyspace_name};
 use crate::files::{self, CURRENT, CURRENT_NEW, Layout};
 
@@ -109,11 +109,13 @@ impl ManifestState {
             let (name, options) = (keyspace.name.clone(), keyspace.options.clone());
             changes.push(Change::KeyspaceAdd { id, name, options });
             changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
-            for level in 0..LEVELS {
-                // Level 0 is listed newest first; the order is found again from sequence numbers.
-                for table in keyspace.version.level(level) {
-                    changes.push(Change::TableAdd(table.stored(level)));
-                }
+            // The order of level 0 is found again from sequence numbers.
+            for table in keyspace.version.level0() {
+                changes.push(Change::TableAdd(table.stored(RunId::first(0))));
+            }
+            for run in keyspace.version.runs() {
+                let tables = run.tables().iter();
+                changes.extend(tables.map(|table| Change::TableAdd(table.stored(run.id))));
             }
         }
         changes.extend(self.closed.map(Change::Closed));
@@ -198,7 +200,7 @@ impl ManifestState {
                 let summary = stored.summary.clone();
                 Arc::new(TableMeta::new(stored.number, stored.keyspace, summary, &graveyard))
             });
-            added.push((usize::from(stored.level), table));
+            added.push((stored.run, table));
         }
         keyspace.version = Arc::new(keyspace.version.with(drops, &added)?);
         let stays = |table: &TableMeta| adds.iter().any(|stored| stored.number == table.number);
@@ -346,14 +348,9 @@ impl Manifest {
 }
 
 impl TableMeta {
-    /// What the manifest says of this table in `level`.
-    pub(crate) fn stored(&self, level: usize) -> StoredTable {
-        StoredTable {
-            keyspace: self.keyspace,
-            level: u8::try_from(level).expect("seven levels"),
-            number: self.number,
-            summary: self.summary(),
-        }
+    /// What the manifest says of this table in `run`.
+    pub(crate) fn stored(&self, run: RunId) -> StoredTable {
+        StoredTable { keyspace: self.keyspace, run, number: self.number, summary: self.summary() }
     }
 }
 

@@ -1,20 +1,25 @@
-//! The shape of a keyspace's tree on disk: which tables, in which level, and nothing about how they got
-//! there.
+//! The shape of a keyspace's tree on disk: which tables, in which runs of which levels, and nothing about how they
+//! got there.
 //!
-//! A [`Version`] is immutable. Level 0 holds *runs by age*, newest first, one table each, whose key ranges
-//! may overlap; every deeper level is one run: tables in key order, disjoint. Data in a smaller level is
-//! newer than data of the same key in a larger one.
+//! A [`Version`] is immutable. Level 0 holds *runs by age*, newest first, one table each, whose key ranges may
+//! overlap. A deeper level holds runs of many tables, one or more as the strategy of the keyspace likes it. Data in a
+//! smaller level is newer than data of the same key in a larger one, and in a newer run of a level newer than in an
+//! older one: so all runs together are a list from new to old.
 
 mod edit;
 mod manifest;
+mod run;
 mod table_meta;
 
-use memtide_base::key::{head_behind, shared_prefix_len};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use memtide_base::sync::Arc;
 use memtide_base::{RangeTombstone, Upper};
 
 pub(crate) use edit::{Change, ClosedWal, Edit, StoredTable};
 pub(crate) use manifest::{Manifest, ManifestState, load, read_current};
+pub(crate) use run::{Run, RunId};
 pub(crate) use table_meta::{Graveyard, TableMeta};
 
 /// Levels of a tree. Level 6 of the defaults holds 6.4 TiB.
@@ -23,161 +28,155 @@ pub(crate) const LEVELS: usize = 7;
 /// The tables of one keyspace at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
-    /// `levels[0]` newest first; deeper levels in key order.
-    levels: Vec<Arc<[Arc<TableMeta>]>>,
-    /// Of the same levels.
-    fences: Vec<Fences>,
-}
-
-/// The first keys of a level's tables, so that a search seldom looks at the tables themselves. Means something for
-/// levels in key order only.
-#[derive(Clone, Debug)]
-struct Fences {
-    /// What all the first keys begin with.
-    anchor: Vec<u8>,
-    /// The heads of the first keys behind it, ascending.
-    heads: Vec<u64>,
-}
-
-impl Fences {
-    fn of(tables: &[Arc<TableMeta>]) -> Self {
-        let anchor = match tables {
-            [first, .., last] => {
-                let shared = shared_prefix_len(&first.smallest, &last.smallest);
-                first.smallest[..shared].to_vec()
-            }
-            _ => Vec::new(),
-        };
-        let heads = tables.iter().map(|table| head_behind(&anchor, &table.smallest)).collect();
-        Self { anchor, heads }
-    }
-
-    /// How many of `tables`, which these are the fences of, begin at `key` or before.
-    fn count_up_to(&self, key: &[u8], tables: &[Arc<TableMeta>]) -> usize {
-        let head = head_behind(&self.anchor, key);
-        let start = self.heads.partition_point(|fence| *fence < head);
-        let ties = self.heads[start..].partition_point(|fence| *fence == head);
-        let ties = &tables[start..start + ties];
-        start + ties.partition_point(|table| table.smallest.as_slice() <= key)
-    }
+    /// Newest first, each a run of its own.
+    level0: Arc<[Arc<TableMeta>]>,
+    /// Those of the deeper levels, none empty: level by level, newest first in each.
+    runs: Vec<Run>,
 }
 
 impl Version {
     pub(crate) fn empty() -> Self {
-        Self::of(vec![Arc::from([]); LEVELS])
+        Self { level0: Arc::from([]), runs: Vec::new() }
     }
 
-    fn of(levels: Vec<Arc<[Arc<TableMeta>]>>) -> Self {
-        let fences = levels.iter().map(|tables| Fences::of(tables)).collect();
-        Self { levels, fences }
+    /// The tables of level 0, newest first.
+    pub(crate) fn level0(&self) -> &[Arc<TableMeta>] {
+        &self.level0
     }
 
-    pub(crate) fn level(&self, level: usize) -> &[Arc<TableMeta>] {
-        &self.levels[level]
+    /// The runs of all deeper levels, those with newer data first.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
-    /// A level's tables, to keep.
-    pub(crate) fn shared_level(&self, level: usize) -> Arc<[Arc<TableMeta>]> {
-        Arc::clone(&self.levels[level])
+    /// The runs of a level below 0, newest first.
+    pub(crate) fn runs_of(&self, level: usize) -> &[Run] {
+        let start = self.runs.partition_point(|run| run.id.level < level);
+        let end = self.runs.partition_point(|run| run.id.level <= level);
+        &self.runs[start..end]
     }
 
-    /// Every table, newest level first.
+    /// How many runs a level has.
+    pub(crate) fn run_count(&self, level: usize) -> usize {
+        if level == 0 { self.level0.len() } else { self.runs_of(level).len() }
+    }
+
+    /// The tables of a level: run by run, newest first.
+    pub(crate) fn tables_of(&self, level: usize) -> impl Iterator<Item = &Arc<TableMeta>> {
+        let level0 = if level == 0 { self.level0() } else { &[] };
+        level0.iter().chain(self.runs_of(level).iter().flat_map(Run::tables))
+    }
+
+    /// Every table, those with newer data first.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
-        self.levels.iter().flat_map(|level| level.iter())
+        self.level0.iter().chain(self.runs.iter().flat_map(Run::tables))
     }
 
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
-        self.levels[level].iter().map(|table| table.size).sum()
+        self.tables_of(level).map(|table| table.size).sum()
     }
 
-    /// The one table of a level below 0 whose bounds hold `key`.
-    pub(crate) fn table_over(&self, level: usize, key: &[u8]) -> Option<&Arc<TableMeta>> {
-        debug_assert!(level > 0, "level 0 is not in key order");
-        let tables = &self.levels[level];
-        let after = self.fences[level].count_up_to(key, tables);
-        tables.get(after.checked_sub(1)?).filter(|table| table.largest.admits(key))
+    /// The last level that holds data; 0 if none does.
+    pub(crate) fn deepest(&self) -> usize {
+        self.runs.last().map_or(0, |run| run.id.level)
     }
 
-    /// The tables of a level whose bounds overlap `[from, to]`, in the level's order.
+    /// The tables of a level below 0 whose bounds overlap `[from, to]`, run by run.
     pub(crate) fn overlapping<'v>(
         &'v self,
         level: usize,
         from: &'v [u8],
         to: &'v Upper,
     ) -> impl Iterator<Item = &'v Arc<TableMeta>> {
-        self.levels[level].iter().filter(move |table| table.overlaps(from, to))
+        self.runs_of(level).iter().flat_map(move |run| run.overlapping(from, to))
     }
 
-    /// Whether a table at `from` or deeper, other than those `excluded`, may hold `key`.
-    pub(crate) fn may_hold(
-        &self,
-        from: usize,
-        key: &[u8],
-        excluded: &dyn Fn(&TableMeta) -> bool,
-    ) -> bool {
-        let upper = Upper::Included(key.to_vec());
-        self.may_overlap(from, key, &upper, excluded)
+    /// How many runs are newer than the newest that holds one of `numbers`.
+    pub(crate) fn runs_above(&self, numbers: &BTreeSet<u64>) -> usize {
+        let holds = |tables: &[Arc<TableMeta>]| tables.iter().any(|t| numbers.contains(&t.number));
+        let level0 = self.level0.chunks(1);
+        let mut runs = level0.chain(self.runs.iter().map(Run::tables));
+        runs.position(holds).unwrap_or(0)
     }
 
-    /// Whether a table at `from` or deeper, other than those `excluded`, overlaps a range tombstone.
+    /// Whether a run other than the newest `newer` may hold `key` in a table that is not one of `excluded`.
+    pub(crate) fn may_hold(&self, newer: usize, key: &[u8], excluded: &BTreeSet<u64>) -> bool {
+        let (level0, runs) = self.without_newest(newer);
+        let over = runs.iter().filter_map(|run| run.table_over(key));
+        let level0 = level0.iter().filter(|table| table.spans(key));
+        level0.chain(over).any(|table| !excluded.contains(&table.number))
+    }
+
+    /// Whether a run other than the newest `newer` has a table under a range tombstone that is not one of
+    /// `excluded`.
     pub(crate) fn may_hold_under(
         &self,
-        from: usize,
+        newer: usize,
         tombstone: &RangeTombstone,
-        excluded: &dyn Fn(&TableMeta) -> bool,
+        excluded: &BTreeSet<u64>,
     ) -> bool {
-        self.may_overlap(from, &tombstone.start, &tombstone.upper(), excluded)
+        let (level0, runs) = self.without_newest(newer);
+        let (start, end) = (&tombstone.start, tombstone.upper());
+        let under = runs.iter().flat_map(|run| run.overlapping(start, &end));
+        let level0 = level0.iter().filter(|table| table.overlaps(start, &end));
+        level0.chain(under).any(|table| !excluded.contains(&table.number))
     }
 
-    fn may_overlap(
-        &self,
-        from: usize,
-        start: &[u8],
-        end: &Upper,
-        excluded: &dyn Fn(&TableMeta) -> bool,
-    ) -> bool {
-        (from..LEVELS)
-            .any(|level| self.overlapping(level, start, end).any(|table| !excluded(table)))
+    fn without_newest(&self, newer: usize) -> (&[Arc<TableMeta>], &[Run]) {
+        let of_level0 = newer.min(self.level0.len());
+        (&self.level0[of_level0..], &self.runs[newer - of_level0..])
     }
 
     /// This version without `dropped` and with `added`, or what is wrong with the result.
     pub(crate) fn with(
         &self,
         dropped: &[u64],
-        added: &[(usize, Arc<TableMeta>)],
+        added: &[(RunId, Arc<TableMeta>)],
     ) -> Result<Self, String> {
-        let mut levels: Vec<Vec<Arc<TableMeta>>> =
-            self.levels.iter().map(|level| level.to_vec()).collect();
-        for number in dropped {
-            let mut found = false;
-            for level in &mut levels {
-                let before = level.len();
-                level.retain(|table| table.number != *number);
-                found |= level.len() != before;
-            }
-            if !found {
-                return Err(format!("table {number} is dropped but not there"));
-            }
+        let mut left: BTreeSet<u64> = self.tables().map(|table| table.number).collect();
+        if let Some(number) = dropped.iter().find(|number| !left.remove(number)) {
+            return Err(format!("table {number} is dropped but not there"));
         }
-        for (level, table) in added {
-            let tables =
-                levels.get_mut(*level).ok_or_else(|| format!("there is no level {level}"))?;
-            if *level == 0 {
+        let stays = |table: &&Arc<TableMeta>| left.contains(&table.number);
+        let mut level0: Vec<_> = self.level0.iter().filter(stays).cloned().collect();
+        let mut ids: Vec<_> = self.runs.iter().map(|run| run.id).collect();
+        for (id, table) in added {
+            if id.level >= LEVELS || (id.level == 0 && id.rank > 0) {
+                return Err(format!("there is no run {} in level {}", id.rank, id.level));
+            }
+            if id.level == 0 {
                 // Newest first; the youngest run has the largest sequence numbers.
-                let at = tables.partition_point(|other| other.seq_max > table.seq_max);
-                tables.insert(at, Arc::clone(table));
-            } else {
-                let at = tables.partition_point(|other| other.smallest < table.smallest);
-                tables.insert(at, Arc::clone(table));
+                let at = level0.partition_point(|other| other.seq_max > table.seq_max);
+                level0.insert(at, Arc::clone(table));
+            } else if !ids.contains(id) {
+                ids.push(*id);
             }
         }
-        let version = Self::of(levels.into_iter().map(Arc::from).collect());
+        ids.sort_unstable_by_key(|id| (id.level, Reverse(id.rank)));
+        let mut runs = Vec::with_capacity(ids.len());
+        for id in ids {
+            let old = self.runs.iter().find(|run| run.id == id);
+            let new = || added.iter().filter(|(into, _)| *into == id).map(|(_, table)| table);
+            let kept = old.map(Run::tables).unwrap_or_default();
+            match old {
+                Some(old) if new().next().is_none() && kept.iter().all(|t| stays(&t)) => {
+                    runs.push(old.clone());
+                }
+                _ => {
+                    let tables: Vec<_> = kept.iter().filter(stays).chain(new()).cloned().collect();
+                    if !tables.is_empty() {
+                        runs.push(Run::new(id, tables)?);
+                    }
+                }
+            }
+        }
+        let version = Self { level0: level0.into(), runs };
         version.check()?;
         Ok(version)
     }
 
-    /// What is wrong with the shape: numbers twice, bounds inverted, a level below 0 that overlaps itself.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// What is wrong with the shape that no run by itself could tell: numbers twice, bounds inverted.
+    fn check(&self) -> Result<(), String> {
         let mut numbers: Vec<_> = self.tables().map(|table| table.number).collect();
         numbers.sort_unstable();
         if let Some(twice) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -191,15 +190,6 @@ impl Version {
             };
             if inverted {
                 return Err(format!("table {} ends before it begins", table.number));
-            }
-        }
-        for level in 1..LEVELS {
-            for pair in self.levels[level].windows(2) {
-                if pair[0].largest.admits(&pair[1].smallest) || pair[0].smallest >= pair[1].smallest
-                {
-                    let (a, b) = (pair[0].number, pair[1].number);
-                    return Err(format!("tables {a} and {b} of level {level} overlap"));
-                }
             }
         }
         Ok(())
@@ -222,14 +212,16 @@ mod tests {
             let tables = bounds[from..to].iter().zip(1..);
             // Each ends at the first key above all that begin with its own first, but for the next table.
             let tables: Vec<_> = tables
-                .map(|(first, number)| (1, table(number, first, &format!("{first}\0~"))))
+                .map(|(first, number)| {
+                    (RunId::first(1), table(number, first, &format!("{first}\0~")))
+                })
                 .collect();
             let version = Version::empty().with(&[], &tables).expect("they do not overlap");
-            let level = version.level(1);
             for bound in bounds {
                 for key in ["", "\0", "\0~", "\0~~", "1", "~"].map(|end| format!("{bound}{end}")) {
-                    let want = level.iter().find(|table| table.spans(key.as_bytes()));
-                    let found = version.table_over(1, key.as_bytes());
+                    let want = version.tables_of(1).find(|table| table.spans(key.as_bytes()));
+                    let found =
+                        version.runs().first().and_then(|run| run.table_over(key.as_bytes()));
                     assert_eq!(
                         found.map(|table| table.number),
                         want.map(|table| table.number),
@@ -241,18 +233,85 @@ mod tests {
         }
     }
 
+    fn at(level: usize, rank: u64) -> RunId {
+        RunId { level, rank }
+    }
+
+    fn numbers<'t>(tables: impl IntoIterator<Item = &'t Arc<TableMeta>>) -> Vec<u64> {
+        tables.into_iter().map(|table| table.number).collect()
+    }
+
     #[test]
-    fn edits_keep_levels_in_order_and_refuse_overlap() {
+    fn edits_keep_runs_in_order_and_refuse_overlap_in_one() {
         let version = Version::empty()
-            .with(&[], &[(0, table(1, "a", "z")), (0, table(2, "c", "d")), (1, table(3, "m", "p"))])
-            .and_then(|version| version.with(&[], &[(1, table(4, "a", "c"))]))
+            .with(&[], &[(at(0, 0), table(1, "a", "z")), (at(0, 0), table(2, "c", "d"))])
+            .and_then(|version| version.with(&[], &[(at(1, 0), table(3, "m", "p"))]))
+            .and_then(|version| version.with(&[], &[(at(1, 0), table(4, "a", "c"))]))
             .expect("nothing overlaps");
-        let numbers = |level| version.level(level).iter().map(|t| t.number).collect::<Vec<_>>();
-        assert_eq!((numbers(0), numbers(1)), (vec![2, 1], vec![4, 3]));
-        assert_eq!(version.table_over(1, b"n").map(|t| t.number), Some(3));
-        assert!(version.table_over(1, b"d").is_none());
-        assert!(version.with(&[], &[(1, table(5, "b", "b"))]).is_err());
+        assert_eq!(numbers(version.level0()), [2, 1]);
+        assert_eq!(numbers(version.tables_of(1)), [4, 3]);
+        let run = &version.runs()[0];
+        assert_eq!(run.table_over(b"n").map(|t| t.number), Some(3));
+        assert!(run.table_over(b"d").is_none());
+        assert!(version.with(&[], &[(at(1, 0), table(5, "b", "b"))]).is_err());
         assert!(version.with(&[9], &[]).is_err());
+        assert!(version.with(&[1, 1], &[]).is_err());
+        assert!(
+            version.with(&[], &[(at(0, 1), table(5, "b", "b"))]).is_err(),
+            "no runs in level 0"
+        );
+        assert!(version.with(&[], &[(at(7, 0), table(5, "b", "b"))]).is_err(), "no level 7");
+        assert!(version.with(&[], &[(at(2, 0), table(3, "b", "b"))]).is_err(), "one number twice");
         assert_eq!(version.with(&[1, 3], &[]).expect("both are there").tables().count(), 2);
+    }
+
+    #[test]
+    fn runs_of_a_level_may_overlap_and_the_larger_rank_is_newer() {
+        let version = Version::empty()
+            .with(&[], &[(at(2, 0), table(1, "a", "z")), (at(1, 7), table(2, "a", "m"))])
+            .and_then(|version| version.with(&[], &[(at(1, 9), table(3, "k", "p"))]))
+            .and_then(|version| version.with(&[], &[(at(1, 9), table(4, "q", "r"))]))
+            .and_then(|version| version.with(&[], &[(at(0, 0), table(5, "x", "y"))]))
+            .expect("each run is disjoint");
+        assert_eq!(numbers(version.tables()), [5, 3, 4, 2, 1]);
+        assert_eq!([0, 1, 2, 3].map(|level| version.run_count(level)), [1, 2, 1, 0]);
+        assert_eq!((version.deepest(), version.level_bytes(1)), (2, 3000));
+        let to = Upper::Included(b"l".to_vec());
+        assert_eq!(numbers(version.overlapping(1, b"l", &to)), [3, 2]);
+        let without = version.with(&[3, 4], &[]).expect("both are there");
+        assert_eq!(numbers(without.tables()), [5, 2, 1], "a run without tables is none");
+    }
+
+    /// What may lie under a merge: everything older than its newest input, except its inputs.
+    #[test]
+    fn only_data_older_than_a_merge_counts_as_under_it() {
+        let version = Version::empty()
+            .with(&[], &[(at(0, 0), table(4, "a", "z")), (at(1, 1), table(3, "a", "f"))])
+            .and_then(|version| version.with(&[], &[(at(1, 0), table(2, "e", "k"))]))
+            .and_then(|version| version.with(&[], &[(at(2, 0), table(1, "j", "m"))]))
+            .expect("each run is disjoint");
+        for (inputs, key, want) in [
+            (&[4][..], "a", true),
+            (&[4], "n", false),
+            (&[3], "a", false),
+            (&[3], "f", true),
+            (&[2, 3], "f", false),
+            (&[2, 3], "k", true),
+            (&[2], "e", false),
+            (&[1, 2, 3, 4], "k", false),
+            (&[1], "z", false),
+            (&[], "z", true),
+        ] {
+            let inputs: BTreeSet<u64> = inputs.iter().copied().collect();
+            let newer = version.runs_above(&inputs);
+            assert_eq!(version.may_hold(newer, key.as_bytes(), &inputs), want, "{inputs:?} {key}");
+            let end = format!("{key}\0");
+            let tombstone = RangeTombstone::new(key.as_bytes(), end.as_bytes(), 9);
+            assert_eq!(
+                version.may_hold_under(newer, &tombstone, &inputs),
+                want,
+                "{inputs:?} {key}"
+            );
+        }
     }
 }

@@ -1,0 +1,170 @@
+//! A strategy's decision as plain data, and what makes it sound.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use memtide_base::Upper;
+use memtide_base::sync::Arc;
+
+use crate::version::{RunId, TableMeta, Version};
+
+/// Tables of one run, or of level 0, that a plan takes.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub(crate) run: RunId,
+    /// In level 0 newest first, else in key order.
+    pub(crate) tables: Vec<Arc<TableMeta>>,
+}
+
+impl Input {
+    /// All tables of some levels, newest runs first.
+    pub(crate) fn whole_levels(version: &Version, levels: Range<usize>) -> Vec<Self> {
+        let mut inputs = Vec::new();
+        if levels.start == 0 && !version.level0().is_empty() {
+            inputs.push(Self { run: RunId::first(0), tables: version.level0().to_vec() });
+        }
+        let runs = version.runs().iter().filter(|run| levels.contains(&run.id.level));
+        inputs.extend(runs.map(|run| Self { run: run.id, tables: run.tables().to_vec() }));
+        inputs
+    }
+}
+
+/// Tables to merge, and the run the result belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Newest runs first.
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) output: RunId,
+    /// Whether tables that meet no others on the way may go there as they are.
+    pub(crate) may_move: bool,
+}
+
+/// Where the data of a table lies among all data, from new to old.
+type Age = (usize, Reverse<u64>, usize);
+
+impl Plan {
+    /// The tables it takes.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
+        self.inputs.iter().flat_map(|input| &input.tables)
+    }
+
+    /// Whether the tables can change their run without being rewritten: one of level 0, or some of one run.
+    pub(crate) fn is_move(&self) -> bool {
+        let [only] = self.inputs.as_slice() else { return false };
+        self.may_move && only.run != self.output && (only.run.level > 0 || only.tables.len() == 1)
+    }
+
+    /// What the plan would break: order of age, of any key, or disjointness of the output's run.
+    pub(crate) fn check(&self, version: &Version) -> Result<(), String> {
+        let is_input = |table: &TableMeta| self.tables().any(|input| input.number == table.number);
+        let level0 = version.level0().iter().enumerate().map(|(at, t)| ((0, Reverse(0), at), t));
+        let deeper = version.runs().iter().flat_map(|run| {
+            let age: Age = (run.id.level, Reverse(run.id.rank), 0);
+            run.tables().iter().map(move |table| (age, table))
+        });
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            level0.chain(deeper).partition(|(_, table)| is_input(table));
+        if inside.len() != self.tables().count() {
+            return Err("it takes a table that is not there".to_owned());
+        }
+        let output: Age = (self.output.level, Reverse(self.output.rank), 0);
+        let (from, to) = bounds(self.tables());
+        for (age, table) in outside {
+            if age == output && table.overlaps(from, to) {
+                return Err(format!("the result overlaps table {}", table.number));
+            }
+            for (other, input) in &inside {
+                let meet = table.overlaps(&input.smallest, &input.largest);
+                if meet && age != output && other.cmp(&age) != output.cmp(&age) {
+                    let (input, table) = (input.number, table.number);
+                    return Err(format!("data of table {input} would pass table {table}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bounds of several tables together.
+pub(crate) fn bounds<'t>(
+    tables: impl IntoIterator<Item = &'t Arc<TableMeta>>,
+) -> (&'t [u8], &'t Upper) {
+    let mut tables = tables.into_iter();
+    let Some(first) = tables.next() else { return (&[], &Upper::Unbounded) };
+    tables.fold((&first.smallest, &first.largest), |(from, to), table| {
+        (from.min(&table.smallest), to.max(&table.largest))
+    })
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    //! Trees and plans as text.
+
+    use super::*;
+
+    /// A version from `(level, rank, number, smallest, largest)`; every table has 1000 bytes.
+    pub(in super::super) fn version(tables: &[(usize, u64, u64, &str, &str)]) -> Version {
+        let added: Vec<_> = tables
+            .iter()
+            .map(|&(level, rank, number, smallest, largest)| {
+                let largest = Upper::Included(largest.as_bytes().to_vec());
+                let table = TableMeta::for_tests(number, smallest.as_bytes(), largest);
+                (RunId { level, rank }, Arc::new(table))
+            })
+            .collect();
+        Version::empty().with(&[], &added).expect("a sound version")
+    }
+
+    fn name(run: RunId) -> String {
+        match run {
+            RunId { level, rank: 0 } => format!("L{level}"),
+            RunId { level, rank } => format!("L{level}.{rank}"),
+        }
+    }
+
+    /// `L0[2 1] L1[3] -> L1`; the run is named where it is not the first. The plan must be sound.
+    pub(in super::super) fn text(version: &Version, plan: Option<Plan>) -> String {
+        let Some(plan) = plan else { return "nothing".to_owned() };
+        plan.check(version).expect("a sound plan");
+        let level = |input: &Input| {
+            let numbers: Vec<_> = input.tables.iter().map(|t| t.number.to_string()).collect();
+            format!("{}[{}] ", name(input.run), numbers.join(" "))
+        };
+        let inputs: String = plan.inputs.iter().map(level).collect();
+        let moves = if plan.is_move() { " (move)" } else { "" };
+        format!("{inputs}-> {}{moves}", name(plan.output))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_would_bring_old_data_above_new_is_refused() {
+        let version = testing::version(&[
+            (0, 0, 6, "a", "c"),
+            (0, 0, 5, "x", "z"),
+            (1, 1, 4, "a", "f"),
+            (1, 0, 3, "e", "k"),
+            (2, 0, 2, "a", "d"),
+            (2, 0, 1, "j", "m"),
+        ]);
+        let sound = |numbers: &[u64], level, rank| {
+            let mut inputs = Input::whole_levels(&version, 0..7);
+            inputs.iter_mut().for_each(|i| i.tables.retain(|t| numbers.contains(&t.number)));
+            inputs.retain(|input| !input.tables.is_empty());
+            let output = RunId { level, rank };
+            Plan { inputs, output, may_move: true }.check(&version).is_ok()
+        };
+        assert!(sound(&[6, 4], 1, 1) && sound(&[6, 5, 4], 1, 2) && sound(&[3, 1], 2, 0));
+        assert!(sound(&[5], 6, 0), "nothing is in its way");
+        assert!(!sound(&[6], 1, 1), "it overlaps table 4");
+        assert!(!sound(&[6], 2, 1), "it passes table 4");
+        assert!(!sound(&[4], 2, 1), "it passes table 3");
+        assert!(!sound(&[4, 3], 2, 0), "it overlaps table 2");
+        assert!(!sound(&[2], 1, 2), "it passes tables 4 and 3");
+        assert!(!sound(&[5, 4], 1, 0), "what is between their tables overlaps table 3");
+        assert!(!sound(&[7], 1, 0), "there is no such table");
+    }
+}
