@@ -10,7 +10,7 @@ use memtide_base::sync::{Arc, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::{Job, Step};
 
-use crate::compaction::{self, Shape};
+use crate::compaction;
 use crate::config::Durability;
 use crate::engine::{Engine, Jobs};
 use crate::flush;
@@ -208,11 +208,9 @@ impl Job for CompactionJob {
         if engine.health.check_writable().is_err() {
             return Step::Park(None);
         }
-        let shape = shape(&engine);
         let mut failure = None;
         for keyspace in engine.all_keyspaces() {
-            match compaction::run(&engine, &keyspace, &|version| compaction::plan(version, &shape))
-            {
+            match compaction::step(&engine, &keyspace) {
                 Ok(true) => return Step::Again,
                 Ok(false) => {}
                 // The others are compacted all the same.
@@ -224,12 +222,6 @@ impl Job for CompactionJob {
         *engine.compaction_failure.lock() = failure;
         park(&engine, wait)
     }
-}
-
-/// The targets of the trees of a database.
-pub(crate) fn shape(engine: &Engine) -> Shape {
-    let settings = &engine.settings;
-    Shape { level0_runs: settings.level0_runs, level1_size: settings.level1_size }
 }
 
 /// Syncs the log at intervals or when somebody is to be told, goes on in the next segment when no writer does, and

@@ -22,7 +22,7 @@ use crate::stats::{self, Stats};
 use crate::version::{Change, Edit};
 use crate::wal::Log;
 use crate::write::{self, Patience};
-use crate::{background, compaction, flush, shutdown};
+use crate::{compaction, flush, shutdown};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
 /// included, is dropped.
@@ -275,10 +275,8 @@ impl Db {
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
         let engine = self.engine();
-        let shape = background::shape(engine);
         for keyspace in engine.all_keyspaces() {
-            let everything = |version: &_| compaction::everything(version, &shape);
-            compaction::run(engine, &keyspace, &everything)?;
+            compaction::whole(engine, &keyspace)?;
         }
         Ok(())
     }

@@ -20,7 +20,10 @@ use crate::keyspace_state::KeyspaceState;
 use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
-use crate::version::{RunId, StoredTable, Version};
+use crate::version::{RunId, StoredTable, TableMeta, Version};
+
+/// Tables' worth of bytes that one table lies over at most.
+const UNDER_MAX: u64 = 10;
 
 /// One merge: what goes in and where the result belongs.
 pub(crate) struct Rewrite<'m> {
@@ -34,6 +37,8 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) older: &'m dyn Older,
     /// Where the result belongs.
     pub(crate) run: RunId,
+    /// Tables that the result will lie over, by their first keys.
+    pub(crate) under: Vec<Arc<TableMeta>>,
     /// Bytes at which a table ends.
     pub(crate) table_size: u64,
 }
@@ -75,6 +80,8 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
         keyspace: merge.keyspace.id,
         run: merge.run,
         fragments: Vec::new(),
+        under: Vec::new(),
+        overlap: 0,
         open: None,
         begins: Vec::new(),
         done: Vec::new(),
@@ -94,6 +101,10 @@ struct Outputs<'e> {
     keyspace: u32,
     run: RunId,
     fragments: Vec<Fragment>,
+    /// What is left of the tables that the result lies over, the next one last.
+    under: Vec<Arc<TableMeta>>,
+    /// Bytes of those that the present table lies over.
+    overlap: u64,
     open: Option<(u64, TableBuilder)>,
     /// Where the present table's share of the key space begins.
     begins: Vec<u8>,
@@ -104,6 +115,8 @@ impl Outputs<'_> {
     fn fill(&mut self, merge: Rewrite<'_>) -> Result<()> {
         let mut rule = Survivors::new(merge.readers, merge.older, &merge.tombstones);
         self.fragments = rule.fragments();
+        self.under = merge.under;
+        self.under.reverse();
         let mut versions = VersionStream::new(merge.sources, merge.anchor);
         rule.walk(&mut versions, |met, is_newest| {
             let entry = met.entry();
@@ -119,10 +132,15 @@ impl Outputs<'_> {
         Ok(())
     }
 
-    /// Ends the table before `key` if it is large enough.
+    /// Ends the table before `key` if it is large enough, or lies over so much that merging it with that would be
+    /// a large merge (as LevelDB does).
     fn cut_if_full(&mut self, key: &[u8], table_size: u64) -> Result<()> {
+        while let Some(passed) = self.under.pop_if(|next| next.smallest.as_slice() <= key) {
+            self.overlap += if self.open.is_some() { passed.size } else { 0 };
+        }
+        let wide = self.overlap > table_size.saturating_mul(UNDER_MAX);
         let full = self.open.as_ref().is_some_and(|(_, builder)| {
-            builder.estimated_bytes() >= table_size || builder.should_finish()
+            wide || builder.estimated_bytes() >= table_size || builder.should_finish()
         });
         if full { self.finish(Some(key)) } else { Ok(()) }
     }
@@ -174,6 +192,7 @@ impl Outputs<'_> {
             }
         }
         self.begins = cut.unwrap_or_default().to_vec();
+        self.overlap = 0;
         if let Some((number, builder)) = self.open.take() {
             let finished = builder.finish();
             if finished.is_err() {

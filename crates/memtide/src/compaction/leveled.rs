@@ -1,87 +1,132 @@
-//! Leveled compaction as a pure planner: what to merge next, given the shape of a tree.
+//! Leveled compaction: one run per level, each level ten times the one above (O'Neil et al., 1996).
 //!
-//! Level 0 is due by its number of runs, deeper levels by their bytes over a target that grows tenfold
-//! from level to level (O'Neil et al., 1996, in LevelDB's form). The most overdue level goes first. From
-//! level 0 everything moves; from a deeper level the table with the least to rewrite below it, the oldest
-//! of equals. A table with nothing under it moves without being rewritten.
+//! Targets are dynamic, as in RocksDB (Dong et al., 2017): they come from the bytes of the last level, divided by ten
+//! upwards, so what lies above it is at most a ninth of it whatever the size of the tree. The shallowest level whose
+//! target is worth it is the *base*, into which level 0 is merged; levels above the base are empty. When even level 1
+//! is large enough to have one above it, the last run moves a level deeper, which rewrites nothing.
+//!
+//! The most overdue level goes first. From level 0 everything moves; from a deeper level the table with the least to
+//! rewrite below it, the oldest of equals. A table with nothing under it moves without being rewritten. A level that
+//! another strategy left with several runs is merged into one before anything else.
+//!
+//! Costs: write, about half of [`GROWTH`] per level; space, 1.11; read, one run per level and level 0.
 
 use memtide_base::sync::Arc;
 
 use super::plan::{Input, Plan, bounds};
+use super::shape::{GROWTH, Shape};
+use super::tombstones;
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
-const GROWTH: u64 = 10;
-
-/// The targets of a tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Runs in level 0 that make it due.
-    pub(crate) level0_runs: usize,
-    /// Target bytes of level 1.
-    pub(crate) level1_size: u64,
-}
-
-impl Shape {
-    fn target(&self, level: usize) -> u64 {
-        let growth = GROWTH.saturating_pow(u32::try_from(level - 1).expect("seven levels"));
-        self.level1_size.saturating_mul(growth)
-    }
-}
-
 /// The most urgent merge; `None` if every level is within its target.
-pub(crate) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
-    let score = |level: usize| -> u128 {
-        // Thousandths of the target, so that levels compare as integers.
+pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
+    if let Some(level) = (1..LEVELS).find(|&level| version.run_count(level) > 1) {
+        let inputs = Input::whole_levels(version, level..level + 1);
+        return Some(Plan { inputs, output: RunId::first(level), may_move: false });
+    }
+    let goal = Targets::of(version, shape);
+    if goal.is_outgrown() {
+        let inputs = Input::whole_levels(version, goal.last..goal.last + 1);
+        return Some(Plan { inputs, output: RunId::first(goal.last + 1), may_move: true });
+    }
+    let urgent =
+        (0..goal.last).max_by_key(|&level| (goal.score(version, level), LEVELS - level))?;
+    if goal.score(version, urgent) > DUE {
+        let chosen = match urgent {
+            0 => version.level0(),
+            level => std::slice::from_ref(cheapest(version, level, goal.below(version, level))?),
+        };
+        return Some(downwards(version, urgent, chosen, goal.below(version, urgent)));
+    }
+    if let Some((run, table)) = tombstones::to_sink(version) {
+        let below = goal.below(version, run.level);
+        return Some(downwards(version, run.level, std::slice::from_ref(table), below));
+    }
+    tombstones::end(version, shape.settled)
+}
+
+/// The level that holds so many bytes well, if it is the last.
+pub(super) fn level_for(bytes: u64, shape: &Shape) -> usize {
+    let outgrown = |level: &usize| Targets { last: *level, bytes, shape: *shape }.is_outgrown();
+    (1..LEVELS).find(|level| !outgrown(level)).unwrap_or(LEVELS - 1)
+}
+
+/// The score above which a level is due.
+const DUE: u128 = 1000;
+
+/// How large the levels of a tree should be.
+struct Targets {
+    /// The last level that holds data, at least 1.
+    last: usize,
+    /// What it holds.
+    bytes: u64,
+    shape: Shape,
+}
+
+impl Targets {
+    fn of(version: &Version, shape: &Shape) -> Self {
+        let last = version.deepest().max(1);
+        Self { last, bytes: version.level_bytes(last), shape: *shape }
+    }
+
+    fn target(&self, level: usize) -> u64 {
+        let above = u32::try_from(self.last - level).expect("seven levels");
+        self.bytes / GROWTH.pow(above)
+    }
+
+    /// The shallowest level worth having.
+    fn base(&self) -> usize {
+        let worth = |level: &usize| self.target(*level) >= self.shape.level1_size;
+        (1..self.last).find(worth).unwrap_or(self.last)
+    }
+
+    /// Whether a level above level 1 would be worth having.
+    fn is_outgrown(&self) -> bool {
+        self.last < LEVELS - 1 && self.target(1) / GROWTH >= self.shape.level1_size
+    }
+
+    /// Thousandths of the target, so that levels compare as integers.
+    fn score(&self, version: &Version, level: usize) -> u128 {
         if level == 0 {
-            return version.level0().len() as u128 * 1000 / shape.level0_runs as u128;
+            // Due once the limit is reached, not above it.
+            let runs = version.level0().len() as u128 * DUE;
+            return runs / self.shape.level0_runs as u128 + u128::from(runs > 0);
         }
-        u128::from(version.level_bytes(level)) * 1000 / u128::from(shape.target(level).max(1))
-    };
-    let urgent = (0..LEVELS - 1).max_by_key(|&level| (score(level), LEVELS - level))?;
-    if score(urgent) < 1000 || (urgent > 0 && score(urgent) == 1000) {
-        return None;
+        match version.level_bytes(level) {
+            0 => 0,
+            _ if level < self.base() => u128::MAX,
+            bytes => u128::from(bytes) * DUE / u128::from(self.target(level).max(1)),
+        }
     }
-    let chosen = if urgent == 0 {
-        version.level0()
-    } else {
-        std::slice::from_ref(cheapest(version, urgent)?)
-    };
-    Some(downwards(version, urgent, chosen))
+
+    /// The level that `level` is merged into: the next one from the base on, or one above it that is not empty yet.
+    fn below(&self, version: &Version, level: usize) -> usize {
+        let next = level + 1;
+        (next..self.base()).find(|&l| version.run_count(l) > 0).unwrap_or(next.max(self.base()))
+    }
 }
 
-/// A merge of the whole tree into one level; `None` if there is nothing to gain.
-pub(crate) fn everything(version: &Version, shape: &Shape) -> Option<Plan> {
-    let inputs = Input::whole_levels(version, 0..LEVELS);
-    let deepest = version.deepest();
-    let has_waste = version
-        .tables()
-        .any(|table| table.deletes + table.range_deletes > 0 || table.keys < table.rows);
-    if inputs.is_empty() || (inputs.len() == 1 && deepest > 0 && !has_waste) {
-        return None;
-    }
-    let bytes = version.tables().map(|table| table.size).sum();
-    let wide = (1..LEVELS).find(|&level| shape.target(level) >= bytes).unwrap_or(LEVELS - 1);
-    Some(Plan { inputs, output: RunId::first(wide.max(deepest)), may_move: false })
-}
-
-/// `chosen` from `level` and everything they overlap one level deeper.
-fn downwards(version: &Version, level: usize, chosen: &[Arc<TableMeta>]) -> Plan {
+/// `chosen` from `level` and everything they overlap in the level `below`, which has one run at most.
+fn downwards(version: &Version, level: usize, chosen: &[Arc<TableMeta>], below: usize) -> Plan {
     let (from, to) = bounds(chosen);
-    let mut inputs = vec![Input { run: RunId::first(level), tables: chosen.to_vec() }];
-    for run in version.runs_of(level + 1) {
+    let run = version.runs_of(level).first().map_or(RunId::first(level), |run| run.id);
+    let mut inputs = vec![Input { run, tables: chosen.to_vec() }];
+    let mut output = RunId::first(below);
+    for run in version.runs_of(below) {
+        output = run.id;
         let under = run.overlapping(from, to);
         if !under.is_empty() {
             inputs.push(Input { run: run.id, tables: under.to_vec() });
         }
     }
-    Plan { inputs, output: RunId::first(level + 1), may_move: true }
+    Plan { inputs, output, may_move: true }
 }
 
 /// The table of a level that has the fewest bytes under it, relative to its own.
-fn cheapest(version: &Version, level: usize) -> Option<&Arc<TableMeta>> {
+fn cheapest(version: &Version, level: usize, below: usize) -> Option<&Arc<TableMeta>> {
     let cost = |table: &&Arc<TableMeta>| {
         let under: u64 = version
-            .overlapping(level + 1, &table.smallest, &table.largest)
+            .overlapping(below, &table.smallest, &table.largest)
             .map(|below| below.size)
             .sum();
         (u128::from(under) * 1000 / u128::from(table.size.max(1)), table.number)
@@ -92,9 +137,10 @@ fn cheapest(version: &Version, level: usize) -> Option<&Arc<TableMeta>> {
 #[cfg(test)]
 mod tests {
     use super::super::plan::testing::{text, version};
+    use super::super::simulated::{converges, cost};
     use super::*;
 
-    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 2500 };
+    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 300, settled: 100 };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {
@@ -110,23 +156,27 @@ mod tests {
                 ],
                 "L0[2 1] L1[3] -> L1",
             ),
+            // Level 2 has 3000 bytes, so level 1 should have 300.
             (
                 &[
                     (1, 0, 1, "a", "b"),
                     (1, 0, 2, "c", "d"),
-                    (1, 0, 3, "e", "f"),
-                    (2, 0, 4, "a", "c"),
+                    (2, 0, 3, "a", "b"),
+                    (2, 0, 4, "e", "f"),
+                    (2, 0, 5, "g", "h"),
                 ],
-                "L1[3] -> L2 (move)",
+                "L1[2] -> L2 (move)",
             ),
             (
                 &[
-                    (1, 0, 1, "a", "b"),
+                    (0, 0, 7, "a", "c"),
+                    (0, 0, 6, "k", "l"),
                     (1, 0, 2, "c", "d"),
-                    (1, 0, 3, "e", "f"),
-                    (2, 0, 4, "a", "f"),
+                    (2, 0, 3, "a", "b"),
+                    (2, 0, 4, "d", "f"),
+                    (2, 0, 5, "g", "h"),
                 ],
-                "L1[1] L2[4] -> L2",
+                "L1[2] L2[4] -> L2",
             ),
         ] {
             let version = version(tables);
@@ -135,10 +185,58 @@ mod tests {
     }
 
     #[test]
-    fn everything_goes_where_it_fits() {
-        let one = version(&[(1, 0, 1, "a", "b"), (1, 0, 2, "c", "d")]);
-        assert_eq!(text(&one, everything(&one, &SHAPE)), "nothing");
-        let two = version(&[(0, 0, 3, "a", "z"), (1, 0, 1, "a", "b"), (1, 0, 2, "c", "d")]);
-        assert_eq!(text(&two, everything(&two, &SHAPE)), "L0[3] L1[1 2] -> L2");
+    fn level_0_goes_to_the_shallowest_level_whose_share_of_the_last_is_worth_it() {
+        let tree = |last: usize| {
+            let mut tables = vec![(0, 0, 1, "a", "a"), (0, 0, 2, "a", "a")];
+            tables.extend([(last, 0, 3, "a", "b"), (last, 0, 4, "c", "d"), (last, 0, 5, "e", "f")]);
+            version(&tables)
+        };
+        for (last, level1_size, want) in [
+            (1, 301, "L0[2 1] L1[3] -> L1"),
+            (1, 300, "L1[3 4 5] -> L2 (move)"),
+            (2, 300, "L0[2 1] -> L1"),
+            (2, 301, "L0[2 1] L2[3] -> L2"),
+            (6, 1, "L0[2 1] -> L3"),
+            (6, 300, "L0[2 1] -> L5"),
+        ] {
+            let (version, shape) = (tree(last), Shape { level1_size, ..SHAPE });
+            assert_eq!(text(&version, plan(&version, &shape)), want, "{last} {level1_size}");
+        }
+    }
+
+    #[test]
+    fn what_another_strategy_left_becomes_one_run_per_level_from_the_base_on() {
+        for (tables, want) in [
+            (
+                &[(2, 4, 1, "a", "m"), (2, 1, 2, "c", "p"), (3, 0, 3, "a", "z")][..],
+                "L2.4[1] L2.1[2] -> L2",
+            ),
+            (&[(1, 0, 1, "a", "b"), (2, 0, 2, "a", "c"), (4, 9, 3, "c", "d")], "L1[1] L2[2] -> L2"),
+            (&[(2, 0, 2, "a", "c"), (4, 9, 3, "c", "d")], "L2[2] L4.9[3] -> L4.9"),
+            (&[(1, 0, 1, "a", "b"), (4, 9, 3, "c", "d")], "L1[1] -> L4.9 (move)"),
+        ] {
+            let version = version(tables);
+            let shape = Shape { level1_size: 5000, ..SHAPE };
+            assert_eq!(text(&version, plan(&version, &shape)), want, "{tables:?}");
+        }
+    }
+
+    #[test]
+    fn every_tree_comes_to_one_run_per_level_and_little_above_the_last() {
+        converges(&plan, |version| {
+            let last = version.deepest();
+            let above: u64 = (1..last).map(|level| version.level_bytes(level)).sum();
+            match (1..LEVELS).find(|&level| version.run_count(level) > 1) {
+                Some(level) => Err(format!("level {level} has several runs")),
+                None if above * 9 > version.level_bytes(last) => Err(format!("{above} B above")),
+                None => Ok(()),
+            }
+        });
+    }
+    #[test]
+    fn space_stays_within_a_ninth_of_the_last_level_and_level_0() {
+        let cost = cost(&plan);
+        println!("leveled: {cost:?}");
+        assert!(cost.space < 1.15 && cost.write < 10.0 && cost.runs <= 6, "{cost:?}");
     }
 }

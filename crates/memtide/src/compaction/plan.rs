@@ -6,7 +6,7 @@ use std::ops::Range;
 use memtide_base::Upper;
 use memtide_base::sync::Arc;
 
-use crate::version::{RunId, TableMeta, Version};
+use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Tables of one run, or of level 0, that a plan takes.
 #[derive(Clone, Debug)]
@@ -43,6 +43,21 @@ pub(crate) struct Plan {
 type Age = (usize, Reverse<u64>, usize);
 
 impl Plan {
+    /// A merge of the whole tree into one run; `None` if there is nothing to gain. `level_for` says which level holds
+    /// so many bytes well.
+    pub(super) fn everything(version: &Version, level_for: impl Fn(u64) -> usize) -> Option<Self> {
+        let inputs = Input::whole_levels(version, 0..LEVELS);
+        let deepest = version.deepest();
+        let has_waste = version
+            .tables()
+            .any(|table| table.deletes + table.range_deletes > 0 || table.keys < table.rows);
+        if inputs.is_empty() || (inputs.len() == 1 && deepest > 0 && !has_waste) {
+            return None;
+        }
+        let level = level_for(version.tables().map(|table| table.size).sum());
+        Some(Self { inputs, output: RunId::first(level.max(deepest)), may_move: false })
+    }
+
     /// The tables it takes.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
         self.inputs.iter().flat_map(|input| &input.tables)

@@ -10,13 +10,13 @@ use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
-use crate::version::{Change, Edit, Version};
+use crate::version::{Change, Edit, LEVELS, TableMeta, Version};
 
 /// Asks `choose` for a plan and runs it; `false` if there was none. One compaction per keyspace at a time.
 ///
 /// # Errors
 /// The inputs are untouched; what was written is removed.
-pub(crate) fn run(
+pub(super) fn run(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
     choose: &dyn Fn(&Version) -> Option<Plan>,
@@ -63,10 +63,20 @@ fn merge(
             readers: &readers,
             older: &older,
             run: plan.output,
+            under: under(version, plan),
             table_size: engine.settings.table_size,
         },
     )?;
     Ok(tables.into_iter().map(Change::TableAdd).collect())
+}
+
+/// The tables that the result will lie over, in key order.
+fn under(version: &Version, plan: &Plan) -> Vec<Arc<TableMeta>> {
+    let level = (plan.output.level + 1..LEVELS).find(|&level| version.run_count(level) > 0);
+    let mut tables: Vec<_> =
+        level.into_iter().flat_map(|level| version.tables_of(level)).cloned().collect();
+    tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));
+    tables
 }
 
 fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {

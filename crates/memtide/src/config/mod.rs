@@ -77,7 +77,8 @@ pub struct TreeConfig {
     pub table_size: Option<u64>,
     /// Runs in level 0 that start a compaction, 2 to 64. Default 4.
     pub level0_runs: Option<u64>,
-    /// Bytes of level 1, 4 KiB to 1 TiB; each further level is ten times larger. Default 64 MiB.
+    /// Bytes that are worth a level of their own between level 0 and the last level, 4 KiB to 1 TiB. Smaller: more
+    /// levels, smaller merges. Default 64 MiB.
     pub level1_size: Option<u64>,
     /// Largest WAL segment in bytes, 16 KiB to 1 GiB. Default 64 MiB.
     pub wal_segment_size: Option<u64>,

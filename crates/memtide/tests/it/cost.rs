@@ -235,3 +235,35 @@ fn a_look_into_more_tables_than_stay_open_leaves_the_blocks_of_the_hot_one() {
     (1..60).for_each(|table| assert!(db.get(key(table, 0)).unwrap().is_some()));
     assert!(db.stats().cache_misses > before, "each table was still open");
 }
+
+/// A merge writes no table that lies over so much that merging it on would be a large merge.
+#[test]
+fn a_few_keys_far_apart_are_cut_where_much_lies_under_them() {
+    let sim = Simulation::new(8);
+    let mut config = config();
+    config.enable_background_compaction = Some(true);
+    config.tree.level0_runs = Some(2);
+    let db = open(&sim, &config);
+    let noise = |seed: u64| -> Vec<u8> {
+        let words = (1..130_u64).map(|at| (at + 1000 * seed).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        words.flat_map(u64::to_le_bytes).collect()
+    };
+    for number in 0..150_u64 {
+        db.put(format!("{number:03}"), noise(number)).unwrap();
+    }
+    db.compact().unwrap();
+    let levels = || db.stats().keyspaces[0].levels.clone();
+    let (bytes, deep) = (levels()[2].bytes, levels()[2].tables);
+    assert!(bytes > 100_000 && deep > 20, "{bytes} B in {deep} tables of level 2");
+    for _ in 0..2 {
+        for number in (0..150).step_by(10) {
+            db.put(format!("{number:03}"), "a few bytes").unwrap();
+        }
+        db.flush().unwrap();
+    }
+    sim.steps.run_until_idle();
+    let level1 = levels()[1];
+    assert_eq!(levels()[0].tables, 0, "level 0 was merged");
+    assert!((3..8).contains(&level1.tables), "{level1:?}, each over ten tables and a bit");
+    assert_eq!(db.iter().count(), 150);
+}

@@ -1,0 +1,31 @@
+//! What a strategy is told besides the tree: the limits it keeps, and what reads still need.
+
+use memtide_base::SeqNo;
+
+use crate::engine::Engine;
+
+/// How much larger each level of a leveled tree is than the one above.
+pub(super) const GROWTH: u64 = 10;
+
+/// The limits of the trees of a database at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Runs in level 0 that make it due.
+    pub(crate) level0_runs: usize,
+    /// Bytes that are worth a level of their own between level 0 and the last.
+    pub(crate) level1_size: u64,
+    /// Every read sees past a tombstone below.
+    pub(crate) settled: SeqNo,
+}
+
+impl Shape {
+    pub(super) fn of(engine: &Engine) -> Self {
+        let (settings, readers) = (&engine.settings, engine.snapshots.readers());
+        let oldest = readers.snapshots.first().copied().unwrap_or(readers.visible);
+        Self {
+            level0_runs: settings.level0_runs,
+            level1_size: settings.level1_size,
+            settled: oldest.min(readers.visible),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Trees that exist as data only: plans are applied to sets of keys, so that a strategy can be tried on any tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use memtide_base::sync::Arc;
+use memtide_base::{SeqNo, Upper};
+use memtide_env::random::SplitMix64;
+use memtide_storage::table::TableSummary;
+
+use super::plan::Plan;
+use super::shape::Shape;
+use crate::version::{LEVELS, RunId, TableMeta, Version};
+
+/// Rows of a table, and bytes of a row.
+const TABLE_ROWS: usize = 20;
+const ROW_BYTES: u64 = 100;
+
+/// A key has the number of its last write; one of these is a delete.
+type Rows = BTreeMap<u64, SeqNo>;
+
+fn is_delete(seq: SeqNo) -> bool {
+    seq.is_multiple_of(5)
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("{number:06}").into_bytes()
+}
+
+/// A version and what is in its tables.
+pub(super) struct Tree {
+    pub(super) version: Version,
+    rows: BTreeMap<u64, Rows>,
+    next_table: u64,
+    next_seq: SeqNo,
+    /// Keys are below.
+    keys: u64,
+    /// Bytes of all tables that were ever made.
+    written: u64,
+}
+
+impl Tree {
+    fn new(keys: u64) -> Self {
+        let version = Version::empty();
+        Self { version, rows: BTreeMap::new(), next_table: 1, next_seq: 1, keys, written: 0 }
+    }
+
+    /// Any tree that strategies could have left: runs of all sizes in any level.
+    fn random(seed: u64) -> Self {
+        let (mut tree, mut random) = (Self::new(600), SplitMix64::new(seed));
+        let deepest = random.below(LEVELS as u64);
+        for level in (0..=usize::try_from(deepest).expect("seven levels")).rev() {
+            for rank in 0..random.below(6) {
+                let rank = if level == 0 { 0 } else { 3 * rank + random.below(3) };
+                let (most, span) = (1 + random.below(tree.keys), 1 + random.below(tree.keys));
+                let count = if level == 0 { most.min(TABLE_ROWS as u64) } else { most / 2 };
+                let rows = tree.fresh(&mut random, count, span);
+                tree.add(RunId { level, rank }, rows);
+            }
+        }
+        tree
+    }
+
+    fn fresh(&mut self, random: &mut SplitMix64, count: u64, span: u64) -> Rows {
+        let from = random.below(self.keys - span + 1);
+        let keys: BTreeSet<u64> = (0..count).map(|_| from + random.below(span)).collect();
+        let rows = keys.into_iter().zip(self.next_seq..).collect::<Rows>();
+        self.next_seq += rows.len() as u64;
+        rows
+    }
+
+    fn add(&mut self, run: RunId, rows: Rows) {
+        let rows: Vec<_> = rows.into_iter().collect();
+        let table_rows = if run.level == 0 { rows.len().max(1) } else { TABLE_ROWS };
+        let tables: Vec<_> = rows
+            .chunks(table_rows)
+            .map(|rows| (run, self.table(rows.iter().copied().collect())))
+            .collect();
+        self.version = self.version.with(&[], &tables).expect("disjoint tables");
+    }
+
+    fn table(&mut self, rows: Rows) -> Arc<TableMeta> {
+        let ends = [rows.first_key_value(), rows.last_key_value()].map(|end| end.expect("rows"));
+        let summary = TableSummary {
+            size: rows.len() as u64 * ROW_BYTES,
+            checksum: 0,
+            rows: rows.len() as u64,
+            keys: rows.len() as u64,
+            deletes: rows.values().filter(|seq| is_delete(**seq)).count() as u64,
+            range_deletes: 0,
+            smallest: key(*ends[0].0),
+            largest: Upper::Included(key(*ends[1].0)),
+            seq_min: *rows.values().min().expect("rows"),
+            seq_max: *rows.values().max().expect("rows"),
+            raw_bytes: 0,
+        };
+        self.written += summary.size;
+        let number = self.next_table;
+        self.next_table += 1;
+        self.rows.insert(number, rows);
+        Arc::new(TableMeta::new(number, 0, summary, &Arc::default()))
+    }
+
+    /// Does what a plan says, as the executor would with no snapshot alive.
+    fn apply(&mut self, plan: &Plan) {
+        plan.check(&self.version).expect("a sound plan");
+        let numbers: Vec<u64> = plan.tables().map(|table| table.number).collect();
+        if plan.is_move() {
+            let moved: Vec<_> = plan.tables().map(|t| (plan.output, Arc::clone(t))).collect();
+            self.version = self.version.with(&numbers, &moved).expect("a sound move");
+            return;
+        }
+        let inputs: BTreeSet<u64> = numbers.iter().copied().collect();
+        let newer = self.version.runs_above(&inputs);
+        let mut merged = Rows::new();
+        for (key, seq) in numbers.iter().filter_map(|number| self.rows.remove(number)).flatten() {
+            let newest = merged.entry(key).or_default();
+            *newest = seq.max(*newest);
+        }
+        merged.retain(|&number, &mut seq| {
+            !is_delete(seq) || self.version.may_hold(newer, &key(number), &inputs)
+        });
+        self.version = self.version.with(&numbers, &[]).expect("all are there");
+        self.add(plan.output, merged);
+    }
+
+    /// Applies plans until there is none; every step is followed by a `check`.
+    fn settle(&mut self, plan: Planner<'_>, shape: &Shape, check: impl Fn(&Self)) {
+        for _ in 0..10_000 {
+            let Some(plan) = plan(&self.version, shape) else { return };
+            self.apply(&plan);
+            check(self);
+        }
+        panic!("it does not end");
+    }
+
+    /// What a reader finds, run by run: the newest write of each key, unless it is a delete.
+    fn contents(&self) -> Rows {
+        let mut found = Rows::new();
+        for table in self.version.tables() {
+            for (&key, &seq) in &self.rows[&table.number] {
+                let first = *found.entry(key).or_insert(seq);
+                assert!(first >= seq, "key {key}: write {seq} lies under {first}");
+            }
+        }
+        found.retain(|_, seq| !is_delete(*seq));
+        found
+    }
+}
+
+/// A strategy.
+pub(super) type Planner<'p> = &'p dyn Fn(&Version, &Shape) -> Option<Plan>;
+
+/// Tries a strategy on random trees: it must come to an end, lose and revive nothing, and leave what `settled` likes.
+pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<(), String>) {
+    let shape = Shape { level0_runs: 4, level1_size: 2000, settled: SeqNo::MAX };
+    for seed in 0..200 {
+        let mut tree = Tree::random(seed);
+        let contents = tree.contents();
+        tree.settle(plan, &shape, |tree| assert!(tree.contents() == contents, "tree {seed}"));
+        assert_eq!(settled(&tree.version), Ok(()), "tree {seed}");
+    }
+}
+
+/// What a strategy costs under random writes, six to each key on the average.
+#[derive(Debug)]
+pub(super) struct Cost {
+    /// Bytes written to tables for each that was flushed.
+    pub(super) write: f64,
+    /// Bytes of tables for each that can be read, when nothing is left to do: the most there were in the second half.
+    pub(super) space: f64,
+    /// Runs, then.
+    pub(super) runs: usize,
+}
+
+/// Flushes of 200 rows, 4 of which are worth a level, until the tree has about a hundred times as many.
+pub(super) fn cost(plan: Planner<'_>) -> Cost {
+    let shape = Shape { level0_runs: 4, level1_size: 4 * 200 * ROW_BYTES, settled: SeqNo::MAX };
+    let (mut tree, mut random) = (Tree::new(20_000), SplitMix64::new(1));
+    let (mut flushed, mut space, mut runs) = (0, 0.0_f64, 0);
+    for flush in 0..600 {
+        let rows = tree.fresh(&mut random, 200, 20_000);
+        flushed += rows.len() as u64 * ROW_BYTES;
+        tree.add(RunId::first(0), rows);
+        tree.settle(plan, &shape, |_| ());
+        if flush >= 300 {
+            let bytes: u64 = tree.version.tables().map(|table| table.size).sum();
+            space = space.max(bytes as f64 / (tree.contents().len() as u64 * ROW_BYTES) as f64);
+            runs = runs.max((0..LEVELS).map(|level| tree.version.run_count(level)).sum());
+        }
+    }
+    Cost { write: tree.written as f64 / flushed as f64, space, runs }
+}
