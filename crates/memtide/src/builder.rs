@@ -8,7 +8,7 @@ use memtide_env::Env;
 use memtide_memtable::{MemtableChoice, Registry};
 
 use crate::background;
-use crate::config::{Config, Durability, Preset};
+use crate::config::{Compaction, Config, Durability, Preset};
 use crate::db::Db;
 use crate::handle::Handle;
 use crate::keyspace::Keyspace;
@@ -97,6 +97,13 @@ impl Builder {
     #[must_use]
     pub fn memtable(mut self, memtable_type: impl Into<MemtableChoice>) -> Self {
         self.config.memtable_type = Some(memtable_type.into());
+        self
+    }
+
+    /// Names the compaction strategy of the default keyspace and of new ones.
+    #[must_use]
+    pub fn compaction(mut self, strategy: Compaction) -> Self {
+        self.config.compaction = Some(strategy);
         self
     }
 

@@ -164,8 +164,8 @@ impl Db {
         }
         let id = manifest.state().next_keyspace;
         let options = engine.config.keyspace_options(&engine.settings, name, None);
-        let change = Change::KeyspaceAdd { id, name: name.to_owned(), options: options.clone() };
-        manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
+        let changes = Change::new_keyspace(id, name.to_owned(), options.clone());
+        manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspace(id).version);
         let active = engine.new_memtable(&options, None, Anchor::default());
         let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
@@ -267,8 +267,9 @@ impl Db {
         flush::flush_all(self.engine())
     }
 
-    /// Flushes, then merges each keyspace's tables into one level: what is deleted or overwritten gives its
-    /// space back, except what a snapshot still sees.
+    /// Flushes, then merges each keyspace's tables into one run: what is deleted or overwritten gives its
+    /// space back, except what a snapshot still sees. A keyspace with the strategy `fifo` is not merged; what it no
+    /// longer keeps is dropped.
     ///
     /// # Errors
     /// As [`Db::flush`].

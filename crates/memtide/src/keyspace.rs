@@ -7,13 +7,13 @@ use memtide_base::{Error, Kind, Result, Slice};
 use memtide_memtable::MemtableChoice;
 
 use crate::batch::Single;
-use crate::config::KeyspaceOptions;
+use crate::config::{Compaction, KeyspaceOptions};
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::iter::Iter;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
-use crate::version::{Change, Edit};
+use crate::version::Edit;
 use crate::write::{self, Patience};
 use crate::{flush, read};
 
@@ -63,6 +63,12 @@ impl Keyspace {
     #[must_use]
     pub fn memtable_type(&self) -> MemtableChoice {
         self.state.options().memtable_type
+    }
+
+    /// The strategy by which its tables are merged.
+    #[must_use]
+    pub fn compaction(&self) -> Compaction {
+        self.state.options().compaction
     }
 
     /// Sets the value of a key.
@@ -187,11 +193,29 @@ impl Keyspace {
         // Stored before it is used. The other way round a crash between the two would leave a database that
         // forgets what it had already done; this way it leaves one that does it at the next open, where the
         // log is replayed into memtables of the stored type anyway.
-        store_memtable(engine, &self.state, &choice)?;
+        store_options(engine, &self.state, |options| options.memtable_type = choice)?;
         while !self.rotate_to_choice() {
             // There is no place for one more memtable before a flush.
             flush::flush(engine, &self.state)?;
         }
+        Ok(())
+    }
+
+    /// Changes the strategy by which tables are merged, now and for good, on the live database.
+    ///
+    /// The choice is stored first. A merge that runs is finished; the next is chosen by the new strategy, which goes on
+    /// from the tree it finds and brings it step by step to the shape it likes. Reads see the same throughout, except
+    /// that `fifo` drops the oldest tables at once if there are more bytes than `tree.fifo_size`. Where background
+    /// compaction is off, [`Db::compact`](crate::Db::compact) asks the strategy.
+    ///
+    /// # Errors
+    /// `ReadOnly`; the manifest could not be written. The strategy is unchanged then, though after a failed write it
+    /// may be the new one at the next open.
+    pub fn set_compaction(&self, compaction: Compaction) -> Result<()> {
+        let engine = self.engine();
+        engine.health.check_writable()?;
+        store_options(engine, &self.state, |options| options.compaction = compaction)?;
+        engine.wake_compaction();
         Ok(())
     }
 
@@ -206,20 +230,24 @@ impl Keyspace {
     }
 }
 
-/// Makes the choice durable, then the keyspace's; nothing if it is that already.
-fn store_memtable(engine: &Engine, state: &KeyspaceState, choice: &MemtableChoice) -> Result<()> {
+/// Makes a choice durable, then the keyspace's; nothing if it is that already.
+fn store_options(
+    engine: &Engine,
+    state: &KeyspaceState,
+    choose: impl FnOnce(&mut KeyspaceOptions),
+) -> Result<()> {
     // Held over both, so that what is stored last is what the keyspace has.
     let mut manifest = engine.manifest.lock();
     // Under the lock: closing ends with an edit, and none may follow it.
     engine.check_open()?;
     let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
-    let options = state.options();
-    if options.memtable_type == *choice {
+    let mut options = state.options();
+    choose(&mut options);
+    let changes = manifest.state().option_changes(state.id, &options);
+    if changes.is_empty() {
         return Ok(());
     }
-    let options = KeyspaceOptions { memtable_type: choice.clone(), ..options };
-    let change = Change::KeyspaceOptions { id: state.id, options: options.clone() };
-    manifest.append(Edit::new(vec![change])).inspect_err(|error| engine.health.fail(error))?;
+    manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
     state.set_options(options);
     Ok(())
 }

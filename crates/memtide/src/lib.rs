@@ -63,8 +63,8 @@ use std::path::Path;
 pub use builder::Builder;
 pub use commit::{Commit, WhenDurable, WriteOptions};
 pub use config::{
-    Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig, Preset,
-    TreeConfig, Violation,
+    Compaction, Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig,
+    Preset, TreeConfig, Violation,
 };
 pub use db::{Batch, Db};
 pub use health::Health;

@@ -225,8 +225,8 @@ fn create_state(
     let mut state = ManifestState::new(env.random.uuid(), env.random.next_u64(), graveyard);
     let options = config.keyspace_options(settings, DEFAULT_KEYSPACE, None);
     let name = DEFAULT_KEYSPACE.to_owned();
-    let default = Change::KeyspaceAdd { id: 0, name, options };
-    state.apply(&Edit::new(vec![default])).map_err(Error::internal)?;
+    let changes = Change::new_keyspace(0, name, options);
+    state.apply(&Edit::new(changes)).map_err(Error::internal)?;
     Ok(state)
 }
 
@@ -535,8 +535,7 @@ fn store_options(engine: &Engine) -> Result<()> {
     let changed: Vec<_> = engine
         .all_keyspaces()
         .iter()
-        .filter(|keyspace| manifest.state().keyspace(keyspace.id).options != keyspace.options())
-        .map(|keyspace| Change::KeyspaceOptions { id: keyspace.id, options: keyspace.options() })
+        .flat_map(|keyspace| manifest.state().option_changes(keyspace.id, &keyspace.options()))
         .collect();
     if !changed.is_empty() {
         manifest.append(Edit::new(changed))?;

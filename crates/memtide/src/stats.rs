@@ -6,6 +6,7 @@ use memtide_base::sync::atomic::Ordering;
 use memtide_base::{SeqNo, sync::Arc};
 use memtide_memtable::{MemtableChoice, Usage};
 
+use crate::config::Compaction;
 use crate::engine::{Engine, Stall};
 use crate::keyspace_state::KeyspaceState;
 use crate::version::LEVELS;
@@ -80,6 +81,8 @@ pub struct KeyspaceStats {
     pub id: u32,
     /// Type of its next memtables.
     pub memtable_type: MemtableChoice,
+    /// Strategy by which its tables are merged.
+    pub compaction: Compaction,
     /// What a program's own memtable was last caught at; `None` if it was not. Nothing is lost or wrong then, but
     /// its tables are slower and smaller than they should be.
     pub memtable_fault: Option<String>,
@@ -153,6 +156,7 @@ fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
         name: keyspace.name.clone(),
         id: keyspace.id,
         memtable_type: keyspace.options().memtable_type,
+        compaction: keyspace.options().compaction,
         memtable_fault: keyspace.fault(),
         active: current.active.usage(),
         entries_active: current.active.entry_count(),

@@ -24,13 +24,22 @@ pub(crate) fn run(global: &Global) -> Outcome {
 
 fn keyspaces(stats: &Stats) -> comfy_table::Table {
     let mut table = report::table([
-        "keyspace", "memtable", "entries", "used", "reserved", "sealed", "tables", "on disk",
+        "keyspace",
+        "memtable",
+        "compaction",
+        "entries",
+        "used",
+        "reserved",
+        "sealed",
+        "tables",
+        "on disk",
         "levels",
     ]);
     for one in &stats.keyspaces {
         table.add_row([
             one.name.clone(),
             one.memtable_type.to_string(),
+            one.compaction.to_string(),
             one.entries_active.to_string(),
             report::bytes(one.active.used),
             report::bytes(one.active.reserved),

@@ -40,6 +40,7 @@ fn keyspace(stats: &KeyspaceStats) -> Value {
         "name": stats.name,
         "id": stats.id,
         "memtable_type": stats.memtable_type.name(),
+        "compaction": stats.compaction.name(),
         "memtable_fault": stats.memtable_fault,
         "active": {
             "keys": active.keys,

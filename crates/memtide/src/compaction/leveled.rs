@@ -9,7 +9,7 @@
 //! rewrite below it, the oldest of equals. A table with nothing under it moves without being rewritten. A level that
 //! another strategy left with several runs is merged into one before anything else.
 //!
-//! Costs: write, about half of [`GROWTH`] per level; space, 1.11; read, one run per level and level 0.
+//! Costs: write, half of [`GROWTH`] per level and up to all of it; space, 1.11 and level 0; read, one run per level.
 
 use memtide_base::sync::Arc;
 
@@ -22,12 +22,12 @@ use crate::version::{LEVELS, RunId, TableMeta, Version};
 pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
     if let Some(level) = (1..LEVELS).find(|&level| version.run_count(level) > 1) {
         let inputs = Input::whole_levels(version, level..level + 1);
-        return Some(Plan { inputs, output: RunId::first(level), may_move: false });
+        return Some(Plan { inputs, output: Some(RunId::first(level)), may_move: false });
     }
     let goal = Targets::of(version, shape);
     if goal.is_outgrown() {
         let inputs = Input::whole_levels(version, goal.last..goal.last + 1);
-        return Some(Plan { inputs, output: RunId::first(goal.last + 1), may_move: true });
+        return Some(Plan { inputs, output: Some(RunId::first(goal.last + 1)), may_move: true });
     }
     let urgent =
         (0..goal.last).max_by_key(|&level| (goal.score(version, level), LEVELS - level))?;
@@ -119,7 +119,7 @@ fn downwards(version: &Version, level: usize, chosen: &[Arc<TableMeta>], below: 
             inputs.push(Input { run: run.id, tables: under.to_vec() });
         }
     }
-    Plan { inputs, output, may_move: true }
+    Plan { inputs, output: Some(output), may_move: true }
 }
 
 /// The table of a level that has the fewest bytes under it, relative to its own.
@@ -137,10 +137,10 @@ fn cheapest(version: &Version, level: usize, below: usize) -> Option<&Arc<TableM
 #[cfg(test)]
 mod tests {
     use super::super::plan::testing::{text, version};
-    use super::super::simulated::{converges, cost};
+    use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 300, settled: 100 };
+    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 300, settled: 100, fifo_size: 0 };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {
@@ -232,11 +232,5 @@ mod tests {
                 None => Ok(()),
             }
         });
-    }
-    #[test]
-    fn space_stays_within_a_ninth_of_the_last_level_and_level_0() {
-        let cost = cost(&plan);
-        println!("leveled: {cost:?}");
-        assert!(cost.space < 1.15 && cost.write < 10.0 && cost.runs <= 6, "{cost:?}");
     }
 }

@@ -29,12 +29,13 @@ impl Input {
     }
 }
 
-/// Tables to merge, and the run the result belongs to.
+/// Tables to merge and the run the result belongs to, or tables to drop.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Newest runs first.
     pub(crate) inputs: Vec<Input>,
-    pub(crate) output: RunId,
+    /// `None` drops the tables with all that is in them.
+    pub(crate) output: Option<RunId>,
     /// Whether tables that meet no others on the way may go there as they are.
     pub(crate) may_move: bool,
 }
@@ -55,7 +56,7 @@ impl Plan {
             return None;
         }
         let level = level_for(version.tables().map(|table| table.size).sum());
-        Some(Self { inputs, output: RunId::first(level.max(deepest)), may_move: false })
+        Some(Self { inputs, output: Some(RunId::first(level.max(deepest))), may_move: false })
     }
 
     /// The tables it takes.
@@ -63,10 +64,11 @@ impl Plan {
         self.inputs.iter().flat_map(|input| &input.tables)
     }
 
-    /// Whether the tables can change their run without being rewritten: one of level 0, or some of one run.
-    pub(crate) fn is_move(&self) -> bool {
-        let [only] = self.inputs.as_slice() else { return false };
-        self.may_move && only.run != self.output && (only.run.level > 0 || only.tables.len() == 1)
+    /// The run its tables can change to without being rewritten: one of level 0 can, and those of one run.
+    pub(crate) fn is_move(&self) -> Option<RunId> {
+        let [only] = self.inputs.as_slice() else { return None };
+        let disjoint = only.run.level > 0 || only.tables.len() == 1;
+        self.output.filter(|output| self.may_move && disjoint && only.run != *output)
     }
 
     /// What the plan would break: order of age, of any key, or disjointness of the output's run.
@@ -82,7 +84,9 @@ impl Plan {
         if inside.len() != self.tables().count() {
             return Err("it takes a table that is not there".to_owned());
         }
-        let output: Age = (self.output.level, Reverse(self.output.rank), 0);
+        // What is dropped goes behind everything.
+        let output = self.output.unwrap_or(RunId::first(LEVELS));
+        let output: Age = (output.level, Reverse(output.rank), 0);
         let (from, to) = bounds(self.tables());
         for (age, table) in outside {
             if age == output && table.overlaps(from, to) {
@@ -146,8 +150,9 @@ pub(super) mod testing {
             format!("{}[{}] ", name(input.run), numbers.join(" "))
         };
         let inputs: String = plan.inputs.iter().map(level).collect();
-        let moves = if plan.is_move() { " (move)" } else { "" };
-        format!("{inputs}-> {}{moves}", name(plan.output))
+        let moves = if plan.is_move().is_some() { " (move)" } else { "" };
+        let output = plan.output.map_or("nothing".to_owned(), name);
+        format!("{inputs}-> {output}{moves}")
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
             let mut inputs = Input::whole_levels(&version, 0..7);
             inputs.iter_mut().for_each(|i| i.tables.retain(|t| numbers.contains(&t.number)));
             inputs.retain(|input| !input.tables.is_empty());
-            let output = RunId { level, rank };
+            let output = Some(RunId { level, rank });
             Plan { inputs, output, may_move: true }.check(&version).is_ok()
         };
         assert!(sound(&[6, 4], 1, 1) && sound(&[6, 5, 4], 1, 2) && sound(&[3, 1], 2, 0));

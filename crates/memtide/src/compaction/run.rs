@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
-use crate::version::{Change, Edit, LEVELS, TableMeta, Version};
+use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
 
 /// Asks `choose` for a plan and runs it; `false` if there was none. One compaction per keyspace at a time.
 ///
@@ -19,18 +19,18 @@ use crate::version::{Change, Edit, LEVELS, TableMeta, Version};
 pub(super) fn run(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
-    choose: &dyn Fn(&Version) -> Option<Plan>,
+    choose: &dyn Fn(&Version) -> Result<Option<Plan>>,
 ) -> Result<bool> {
     let _reshape = keyspace.reshape.lock();
     // Closing waits for this lock: what did not begin before must not begin at all.
     engine.check_open()?;
     let version = Arc::clone(&keyspace.current().version);
-    let Some(plan) = choose(&version) else { return Ok(false) };
+    let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
-    let added = if plan.is_move() {
-        plan.tables().map(|table| Change::TableAdd(table.stored(plan.output))).collect()
-    } else {
-        merge(engine, keyspace, &version, &plan)?
+    let added = match (plan.is_move(), plan.output) {
+        (Some(run), _) => plan.tables().map(|t| Change::TableAdd(t.stored(run))).collect(),
+        (None, Some(output)) => merge(engine, keyspace, &version, &plan, output)?,
+        (None, None) => Vec::new(),
     };
     let drop_of = |number| Change::TableDrop { keyspace: keyspace.id, number };
     let dropped = plan.tables().map(|table| drop_of(table.number));
@@ -46,6 +46,7 @@ fn merge(
     keyspace: &Arc<KeyspaceState>,
     version: &Version,
     plan: &Plan,
+    output: RunId,
 ) -> Result<Vec<Change>> {
     let readers = engine.snapshots.readers();
     let numbers = plan.tables().map(|table| table.number).collect();
@@ -62,8 +63,8 @@ fn merge(
             tombstones,
             readers: &readers,
             older: &older,
-            run: plan.output,
-            under: under(version, plan),
+            run: output,
+            under: under(version, output.level),
             table_size: engine.settings.table_size,
         },
     )?;
@@ -71,8 +72,8 @@ fn merge(
 }
 
 /// The tables that the result will lie over, in key order.
-fn under(version: &Version, plan: &Plan) -> Vec<Arc<TableMeta>> {
-    let level = (plan.output.level + 1..LEVELS).find(|&level| version.run_count(level) > 0);
+fn under(version: &Version, level: usize) -> Vec<Arc<TableMeta>> {
+    let level = (level + 1..LEVELS).find(|&level| version.run_count(level) > 0);
     let mut tables: Vec<_> =
         level.into_iter().flat_map(|level| version.tables_of(level)).cloned().collect();
     tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));

@@ -16,6 +16,8 @@ pub(crate) struct Shape {
     pub(crate) level1_size: u64,
     /// Every read sees past a tombstone below.
     pub(crate) settled: SeqNo,
+    /// Bytes of a keyspace that drops its oldest tables.
+    pub(crate) fifo_size: u64,
 }
 
 impl Shape {
@@ -26,6 +28,7 @@ impl Shape {
             level0_runs: settings.level0_runs,
             level1_size: settings.level1_size,
             settled: oldest.min(readers.visible),
+            fifo_size: settings.fifo_size,
         }
     }
 }

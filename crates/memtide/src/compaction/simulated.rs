@@ -9,6 +9,7 @@ use memtide_storage::table::TableSummary;
 
 use super::plan::Plan;
 use super::shape::Shape;
+use super::{lazy_leveled, leveled, tiered};
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Rows of a table, and bytes of a row.
@@ -104,8 +105,8 @@ impl Tree {
     fn apply(&mut self, plan: &Plan) {
         plan.check(&self.version).expect("a sound plan");
         let numbers: Vec<u64> = plan.tables().map(|table| table.number).collect();
-        if plan.is_move() {
-            let moved: Vec<_> = plan.tables().map(|t| (plan.output, Arc::clone(t))).collect();
+        if let Some(run) = plan.is_move() {
+            let moved: Vec<_> = plan.tables().map(|t| (run, Arc::clone(t))).collect();
             self.version = self.version.with(&numbers, &moved).expect("a sound move");
             return;
         }
@@ -120,7 +121,7 @@ impl Tree {
             !is_delete(seq) || self.version.may_hold(newer, &key(number), &inputs)
         });
         self.version = self.version.with(&numbers, &[]).expect("all are there");
-        self.add(plan.output, merged);
+        self.add(plan.output.expect("no strategy here drops anything"), merged);
     }
 
     /// Applies plans until there is none; every step is followed by a `check`.
@@ -152,7 +153,7 @@ pub(super) type Planner<'p> = &'p dyn Fn(&Version, &Shape) -> Option<Plan>;
 
 /// Tries a strategy on random trees: it must come to an end, lose and revive nothing, and leave what `settled` likes.
 pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<(), String>) {
-    let shape = Shape { level0_runs: 4, level1_size: 2000, settled: SeqNo::MAX };
+    let shape = Shape { level0_runs: 4, level1_size: 2000, settled: SeqNo::MAX, fifo_size: 0 };
     for seed in 0..200 {
         let mut tree = Tree::random(seed);
         let contents = tree.contents();
@@ -161,32 +162,48 @@ pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<
     }
 }
 
-/// What a strategy costs under random writes, six to each key on the average.
+/// What a strategy costs under random writes.
 #[derive(Debug)]
-pub(super) struct Cost {
+struct Cost {
     /// Bytes written to tables for each that was flushed.
-    pub(super) write: f64,
-    /// Bytes of tables for each that can be read, when nothing is left to do: the most there were in the second half.
-    pub(super) space: f64,
+    write: f64,
+    /// Bytes of tables for each that can be read, the most there were while nothing was left to do.
+    space: f64,
     /// Runs, then.
-    pub(super) runs: usize,
+    runs: usize,
 }
 
-/// Flushes of 200 rows, 4 of which are worth a level, until the tree has about a hundred times as many.
-pub(super) fn cost(plan: Planner<'_>) -> Cost {
-    let shape = Shape { level0_runs: 4, level1_size: 4 * 200 * ROW_BYTES, settled: SeqNo::MAX };
-    let (mut tree, mut random) = (Tree::new(20_000), SplitMix64::new(1));
+/// Flushes of [`FLUSH_ROWS`] rows, four of which are worth a level, into a tree three hundred times as large; each key
+/// is written five times on the average, and four of five times it is a put.
+fn cost(plan: Planner<'_>) -> Cost {
+    const KEYS: u64 = 300 * FLUSH_ROWS;
+    let level1_size = 4 * FLUSH_ROWS * ROW_BYTES;
+    let shape = Shape { level0_runs: 4, level1_size, settled: SeqNo::MAX, fifo_size: 0 };
+    let (mut tree, mut random) = (Tree::new(KEYS), SplitMix64::new(1));
     let (mut flushed, mut space, mut runs) = (0, 0.0_f64, 0);
-    for flush in 0..600 {
-        let rows = tree.fresh(&mut random, 200, 20_000);
+    for flush in 0..1500 {
+        let rows = tree.fresh(&mut random, FLUSH_ROWS, KEYS);
         flushed += rows.len() as u64 * ROW_BYTES;
         tree.add(RunId::first(0), rows);
         tree.settle(plan, &shape, |_| ());
-        if flush >= 300 {
+        // Not in step with anything.
+        if flush >= 750 && flush % 37 == 0 {
             let bytes: u64 = tree.version.tables().map(|table| table.size).sum();
             space = space.max(bytes as f64 / (tree.contents().len() as u64 * ROW_BYTES) as f64);
             runs = runs.max((0..LEVELS).map(|level| tree.version.run_count(level)).sum());
         }
     }
     Cost { write: tree.written as f64 / flushed as f64, space, runs }
+}
+
+const FLUSH_ROWS: u64 = 100;
+
+#[test]
+fn strategies_trade_writes_for_space_and_reads() {
+    let (leveled, lazy) = (cost(&leveled::plan), cost(&lazy_leveled::plan));
+    let tiered = cost(&tiered::plan);
+    println!("leveled: {leveled:?}\nlazy_leveled: {lazy:?}\ntiered: {tiered:?}");
+    assert!(leveled.space < 1.15 && leveled.runs <= 6);
+    assert!(lazy.write < 0.8 * leveled.write && lazy.space < 1.25 && lazy.runs <= 12);
+    assert!(tiered.write < 0.7 * lazy.write && tiered.space < 2.1 && tiered.runs <= 16);
 }

@@ -30,7 +30,7 @@ pub(super) fn end(version: &Version, settled: SeqNo) -> Option<Plan> {
     let (run, table) =
         runs.find_map(|run| Some((run.id, run.tables().iter().find(|table| ends(run, table))?)))?;
     let inputs = vec![Input { run, tables: vec![Arc::clone(table)] }];
-    Some(Plan { inputs, output: run, may_move: false })
+    Some(Plan { inputs, output: Some(run), may_move: false })
 }
 
 /// A table of a level above the last that is mostly tombstones with something under them.
@@ -90,7 +90,7 @@ mod tests {
             (&[(1, 0, 6, "a", "b"), (2, 0, 2, "a", "d")], 100, "nothing"),
         ] {
             let version = version(&tables.iter().copied().chain(last.clone()).collect::<Vec<_>>());
-            let shape = Shape { level0_runs: 2, level1_size: 1000, settled };
+            let shape = Shape { level0_runs: 2, level1_size: 1000, settled, fifo_size: 0 };
             assert_eq!(text(&version, leveled::plan(&version, &shape)), want, "{tables:?}");
         }
     }

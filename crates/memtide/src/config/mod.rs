@@ -5,6 +5,7 @@
 //! from what is stored and then from the preset. So reopening a database never changes what it is, and a
 //! named value always wins (and is stored).
 
+mod compaction;
 mod durability;
 mod preset;
 mod text;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use memtide_memtable::{MemtableChoice, Registry};
 use memtide_storage::compress::Codec;
 
+pub use compaction::Compaction;
 pub use durability::Durability;
 pub use preset::Preset;
 pub use validate::{ConfigError, Violation};
@@ -44,6 +46,10 @@ pub struct Config {
     /// Largest memtable in bytes, everything included; 4 KiB to 1 GiB. Small tables stay in the processor's
     /// caches; many of them become one table on disk. Default by preset.
     pub max_memtable_size: Option<u64>,
+    /// Strategy by which tables of new keyspaces and, when named, of the default keyspace are merged: `leveled`,
+    /// `lazy_leveled`, `tiered` or `fifo`. Change it when writes cost too much, or when old data may go. Default
+    /// `leveled`.
+    pub compaction: Option<Compaction>,
     /// Whether compaction runs by itself. When off, call [`Db::compact`](crate::Db::compact). Default on.
     pub enable_background_compaction: Option<bool>,
     /// Longest time between two looks at the shape of the tree, 1 ms to 1 day; work is also noticed when
@@ -80,6 +86,10 @@ pub struct TreeConfig {
     /// Bytes that are worth a level of their own between level 0 and the last level, 4 KiB to 1 TiB. Smaller: more
     /// levels, smaller merges. Default 64 MiB.
     pub level1_size: Option<u64>,
+    /// Bytes of tables that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default 1 GiB.
+    pub fifo_size: Option<u64>,
+    /// Age at which a keyspace with the strategy `fifo` drops a table, 1 s to 10 years. Default never.
+    pub fifo_age: Option<Duration>,
     /// Largest WAL segment in bytes, 16 KiB to 1 GiB. Default 64 MiB.
     pub wal_segment_size: Option<u64>,
     /// WAL bytes at which the oldest memtables are flushed. Default 4 segments.
@@ -93,6 +103,8 @@ pub struct KeyspaceConfig {
     pub memtable_type: Option<MemtableChoice>,
     /// As [`Config::max_memtable_size`].
     pub max_memtable_size: Option<u64>,
+    /// As [`Config::compaction`].
+    pub compaction: Option<Compaction>,
     /// `none` keeps the keyspace out of the log; any other level follows the database.
     pub durability: Option<Durability>,
 }
@@ -102,6 +114,7 @@ pub struct KeyspaceConfig {
 pub(crate) struct Settings {
     pub(crate) memtable_type: MemtableChoice,
     pub(crate) max_memtable_size: u64,
+    pub(crate) compaction: Compaction,
     pub(crate) enable_background_compaction: bool,
     pub(crate) compaction_check_interval: Duration,
     pub(crate) memory_budget: u64,
@@ -114,6 +127,8 @@ pub(crate) struct Settings {
     pub(crate) table_size: u64,
     pub(crate) level0_runs: usize,
     pub(crate) level1_size: u64,
+    pub(crate) fifo_size: u64,
+    pub(crate) fifo_age: Option<Duration>,
     pub(crate) wal_segment_size: u64,
     pub(crate) wal_size: u64,
 }
@@ -125,6 +140,7 @@ pub(crate) struct KeyspaceOptions {
     pub(crate) max_memtable_size: u64,
     /// Whether its writes go through the log.
     pub(crate) logged: bool,
+    pub(crate) compaction: Compaction,
 }
 
 impl Config {
@@ -146,6 +162,7 @@ impl Config {
         Ok(Settings {
             memtable_type: self.memtable_type.clone().unwrap_or(preset.memtable_type().into()),
             max_memtable_size: self.max_memtable_size.unwrap_or(preset.max_memtable_size()),
+            compaction: self.compaction.unwrap_or_default(),
             enable_background_compaction: self.enable_background_compaction.unwrap_or(true),
             compaction_check_interval: self
                 .compaction_check_interval
@@ -160,6 +177,8 @@ impl Config {
             table_size: self.tree.table_size.unwrap_or(32 << 20),
             level0_runs: small(self.tree.level0_runs.unwrap_or(4)),
             level1_size: self.tree.level1_size.unwrap_or(64 << 20),
+            fifo_size: self.tree.fifo_size.unwrap_or(1 << 30),
+            fifo_age: self.tree.fifo_age,
             wal_segment_size,
             wal_size: self.tree.wal_size.unwrap_or(4 * wal_segment_size),
         })
@@ -178,6 +197,7 @@ impl Config {
         let follows = stored.is_none() || name == DEFAULT_KEYSPACE;
         let named_type = own.memtable_type.or(self.memtable_type.clone().filter(|_| follows));
         let named_size = own.max_memtable_size.or(self.max_memtable_size.filter(|_| follows));
+        let named_compaction = own.compaction.or(self.compaction.filter(|_| follows));
         let named_durability = own.durability.or(self.durability.filter(|_| follows));
         let memtable_type = named_type
             .or(stored.map(|options| options.memtable_type.clone()))
@@ -192,6 +212,9 @@ impl Config {
                 .map(|durability| durability != Durability::None)
                 .or(stored.map(|options| options.logged))
                 .unwrap_or(true),
+            compaction: named_compaction
+                .or(stored.map(|options| options.compaction))
+                .unwrap_or(settings.compaction),
         }
     }
 }
@@ -217,6 +240,7 @@ mod tests {
             memtable_type: MemtableType::Trie.into(),
             max_memtable_size: 1 << 20,
             logged: true,
+            compaction: Compaction::Tiered,
         };
         let preset = Config::preset(Preset::HighPerformance);
         let settings = preset.resolve(&Registry::new()).expect("valid");

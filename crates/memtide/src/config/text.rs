@@ -14,11 +14,12 @@ use memtide_storage::compress::Codec;
 use super::{Config, ConfigError, KeyspaceConfig};
 
 /// Every key outside `[keyspace.NAME]`.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 21] = [
     "data_dir",
     "preset",
     "memtable_type",
     "max_memtable_size",
+    "compaction",
     "enable_background_compaction",
     "compaction_check_interval",
     "memory_budget",
@@ -31,10 +32,12 @@ const KEYS: [&str; 18] = [
     "tree.table_size",
     "tree.level0_runs",
     "tree.level1_size",
+    "tree.fifo_size",
+    "tree.fifo_age",
     "tree.wal_segment_size",
     "tree.wal_size",
 ];
-const KEYSPACE_KEYS: [&str; 3] = ["memtable_type", "max_memtable_size", "durability"];
+const KEYSPACE_KEYS: [&str; 4] = ["memtable_type", "max_memtable_size", "compaction", "durability"];
 
 impl Config {
     /// Names one option by its text: `max_memtable_size`, `tree.block_size`, `keyspace.NAME.memtable_type`.
@@ -53,6 +56,7 @@ impl Config {
             "preset" => self.preset = Some(parse(key, value)?),
             "memtable_type" => self.memtable_type = Some(parse(key, value)?),
             "max_memtable_size" => self.max_memtable_size = Some(bytes(key, value)?),
+            "compaction" => self.compaction = Some(parse(key, value)?),
             "enable_background_compaction" => {
                 self.enable_background_compaction = Some(parse(key, value)?);
             }
@@ -69,6 +73,8 @@ impl Config {
             "tree.table_size" => self.tree.table_size = Some(bytes(key, value)?),
             "tree.level0_runs" => self.tree.level0_runs = Some(parse(key, value)?),
             "tree.level1_size" => self.tree.level1_size = Some(bytes(key, value)?),
+            "tree.fifo_size" => self.tree.fifo_size = Some(bytes(key, value)?),
+            "tree.fifo_age" => self.tree.fifo_age = Some(duration(key, value)?),
             "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
             "tree.wal_size" => self.tree.wal_size = Some(bytes(key, value)?),
             _ => return Err(unknown(key, key, &KEYS)),
@@ -81,12 +87,14 @@ impl Config {
     pub fn named(&self) -> Vec<(String, String)> {
         let tree = &self.tree;
         let dir = self.data_dir.as_ref().map(|dir| dir.display());
-        let every = self.compaction_check_interval.map(|every| format!("{}ms", every.as_millis()));
+        let ms = |time: Duration| format!("{}ms", time.as_millis());
+        let (every, age) = (self.compaction_check_interval.map(ms), tree.fifo_age.map(ms));
         let values = [
             text(&dir),
             text(&self.preset),
             text(&self.memtable_type),
             text(&self.max_memtable_size),
+            text(&self.compaction),
             text(&self.enable_background_compaction),
             text(&every),
             text(&self.memory_budget),
@@ -99,6 +107,8 @@ impl Config {
             text(&tree.table_size),
             text(&tree.level0_runs),
             text(&tree.level1_size),
+            text(&tree.fifo_size),
+            text(&age),
             text(&tree.wal_segment_size),
             text(&tree.wal_size),
         ];
@@ -122,6 +132,7 @@ impl Config {
             preset: Some(self.preset.unwrap_or_default()),
             memtable_type: Some(settings.memtable_type),
             max_memtable_size: Some(settings.max_memtable_size),
+            compaction: Some(settings.compaction),
             enable_background_compaction: Some(settings.enable_background_compaction),
             compaction_check_interval: Some(settings.compaction_check_interval),
             memory_budget: Some(settings.memory_budget),
@@ -135,6 +146,8 @@ impl Config {
                 table_size: Some(settings.table_size),
                 level0_runs: Some(settings.level0_runs as u64),
                 level1_size: Some(settings.level1_size),
+                fifo_size: Some(settings.fifo_size),
+                fifo_age: settings.fifo_age,
                 wal_segment_size: Some(settings.wal_segment_size),
                 wal_size: Some(settings.wal_size),
             },
@@ -149,6 +162,7 @@ impl KeyspaceConfig {
         match option {
             "memtable_type" => self.memtable_type = Some(parse(key, value)?),
             "max_memtable_size" => self.max_memtable_size = Some(bytes(key, value)?),
+            "compaction" => self.compaction = Some(parse(key, value)?),
             "durability" => self.durability = Some(parse(key, value)?),
             _ => return Err(unknown(key, option, &KEYSPACE_KEYS)),
         }
@@ -156,8 +170,12 @@ impl KeyspaceConfig {
     }
 
     fn named(&self, name: &str) -> Vec<(String, String)> {
-        let values =
-            [text(&self.memtable_type), text(&self.max_memtable_size), text(&self.durability)];
+        let values = [
+            text(&self.memtable_type),
+            text(&self.max_memtable_size),
+            text(&self.compaction),
+            text(&self.durability),
+        ];
         let own = KEYSPACE_KEYS.into_iter().zip(values);
         own.filter_map(|(key, value)| Some((format!("keyspace.{name}.{key}"), value?.to_string())))
             .collect()
@@ -201,9 +219,10 @@ fn bytes(key: &str, value: &str) -> Result<u64, ConfigError> {
     })
 }
 
-/// Reads `250ms`, `2s`, `1m`, or plain milliseconds.
+/// Reads `250ms`, `2s`, `1m`, `12h`, `7d`, or plain milliseconds.
 fn duration(key: &str, value: &str) -> Result<Duration, ConfigError> {
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("", 1)];
+    let units =
+        [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("", 1)];
     let text = value.trim();
     let read = units.into_iter().find_map(|(unit, ms)| {
         let number = text.strip_suffix(unit)?.trim().parse::<u64>().ok()?;
@@ -227,6 +246,9 @@ mod tests {
             ("durability", "interval:250"),
             ("compaction_check_interval", "2s"),
             ("tree.block_size", "4_096"),
+            ("tree.fifo_age", "7d"),
+            ("compaction", "lazy_leveled"),
+            ("keyspace.eu.users.compaction", "fifo"),
             ("keyspace.eu.users.memtable_type", "vector"),
         ] {
             config.set(key, value).expect(key);
@@ -249,6 +271,9 @@ mod tests {
             let error = Config::default().set(key, "x").expect_err("unknown");
             assert!(error.to_string().contains(meant), "{error}");
         }
+        let error =
+            Config::default().set("keyspace.a.compaction", "lazyleveled").expect_err("a slip");
+        assert!(error.to_string().contains("did you mean \"lazy_leveled\"?"), "{error}");
         assert!(Config::default().set("memtable_type", "skip list").is_err());
         assert!(Config::default().set("memory_budget", "12 apples").is_err());
     }

@@ -15,7 +15,7 @@ use memtide_memtable::MemtableChoice;
 use memtide_storage::table::TableSummary;
 
 use super::RunId;
-use crate::config::{KeyspaceOptions, MEMTABLE_SIZES};
+use crate::config::{Compaction, KeyspaceOptions, MEMTABLE_SIZES};
 
 const IGNORABLE: u16 = 1 << 15;
 const CHAIN_LEN: usize = 8;
@@ -49,6 +49,8 @@ pub(crate) enum Change {
     KeyspaceAdd { id: u32, name: String, options: KeyspaceOptions },
     /// Other options for a keyspace.
     KeyspaceOptions { id: u32, options: KeyspaceOptions },
+    /// Another strategy for a keyspace; [`Change::KeyspaceAdd`] and [`Change::KeyspaceOptions`] do not say it.
+    KeyspaceCompaction { id: u32, compaction: Compaction },
     /// A new table. One in the oldest run of its level is written as before there were others.
     TableAdd(StoredTable),
     /// A table that is no longer part of the tree.
@@ -120,6 +122,17 @@ impl Edit {
 }
 
 impl Change {
+    /// A new keyspace with all of its options.
+    pub(crate) fn new_keyspace(id: u32, name: String, options: KeyspaceOptions) -> Vec<Self> {
+        let compaction = options.compaction;
+        let mut changes = vec![Self::KeyspaceAdd { id, name, options }];
+        // Programs from before there was a choice read on where none was made.
+        if compaction != Compaction::default() {
+            changes.push(Self::KeyspaceCompaction { id, compaction });
+        }
+        changes
+    }
+
     fn encode(&self, out: &mut Vec<u8>) -> u16 {
         let var = |out: &mut Vec<u8>, value: u64| varint::write_u64(out, value);
         match self {
@@ -138,6 +151,11 @@ impl Change {
                 var(out, u64::from(*id));
                 write_options(out, options);
                 4
+            }
+            Self::KeyspaceCompaction { id, compaction } => {
+                var(out, u64::from(*id));
+                write_bytes(out, compaction.name().as_bytes());
+                14
             }
             Self::TableAdd(table) => {
                 let rank = table.run.rank;
@@ -200,6 +218,12 @@ impl Change {
             10 => Self::SeqHigh { seq: body.place()? },
             11 => Self::NextKeyspace { id: body.var32()? },
             12 => Self::Closed(ClosedWal { base: body.place()?, end: body.place()? }),
+            14 => Self::KeyspaceCompaction {
+                id: body.var32()?,
+                compaction: String::from_utf8_lossy(body.bytes()?)
+                    .parse()
+                    .map_err(|error: memtide_base::Error| error.to_string())?,
+            },
             _ => return Ok(None),
         };
         if !body.0.is_empty() {
@@ -316,7 +340,9 @@ impl<'a> Body<'a> {
             1 => true,
             other => return Err(format!("{other} is no truth value")),
         };
-        Ok(KeyspaceOptions { memtable_type, max_memtable_size, logged })
+        // What the bytes do not say, another change does.
+        let compaction = Compaction::default();
+        Ok(KeyspaceOptions { memtable_type, max_memtable_size, logged, compaction })
     }
 
     fn table(&mut self, rank: u64) -> Result<StoredTable, String> {
@@ -359,6 +385,7 @@ mod tests {
             memtable_type: MemtableChoice::named("trie"),
             max_memtable_size: 1 << 20,
             logged: false,
+            compaction: Compaction::default(),
         };
         let own = KeyspaceOptions {
             memtable_type: MemtableChoice::Named("time_log".to_owned()),
@@ -381,6 +408,7 @@ mod tests {
             Change::Database { uuid: [7; 16], hash_seed: 99 },
             Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },
             Change::KeyspaceOptions { id: 3, options: own },
+            Change::KeyspaceCompaction { id: 3, compaction: Compaction::LazyLeveled },
             Change::TableAdd(StoredTable {
                 keyspace: 3,
                 run: RunId { level: 6, rank: 1 << 40 },
@@ -419,6 +447,7 @@ mod tests {
                 memtable_type: MemtableChoice::Named(name.to_owned()),
                 max_memtable_size: 1 << 20,
                 logged: true,
+                compaction: Compaction::default(),
             };
             Edit::new(vec![Change::KeyspaceOptions { id: 0, options }])
         };

@@ -27,7 +27,7 @@ use memtide_storage::log::{
 use super::edit::{Change, ClosedWal, Edit, StoredTable};
 use super::table_meta::{Graveyard, TableMeta};
 use super::{RunId, Version};
-use crate::config::{KeyspaceOptions, check_keyspace_name};
+use crate::config::{Compaction, KeyspaceOptions, check_keyspace_name};
 use crate::files::{self, CURRENT, CURRENT_NEW, Layout};
 
 const CURRENT_FORMAT: &str = "memtide 1";
@@ -107,7 +107,7 @@ impl ManifestState {
         for keyspace in &self.keyspaces {
             let id = keyspace.id;
             let (name, options) = (keyspace.name.clone(), keyspace.options.clone());
-            changes.push(Change::KeyspaceAdd { id, name, options });
+            changes.extend(Change::new_keyspace(id, name, options));
             changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
             // The order of level 0 is found again from sequence numbers.
             for table in keyspace.version.level0() {
@@ -153,7 +153,10 @@ impl ManifestState {
                 let record = KeyspaceRecord {
                     id: *id,
                     name: name.clone(),
-                    options: options.clone(),
+                    options: KeyspaceOptions {
+                        compaction: Compaction::default(),
+                        ..options.clone()
+                    },
                     flushed_to: 0,
                     version: Arc::new(Version::empty()),
                 };
@@ -166,7 +169,12 @@ impl ManifestState {
                 self.next_keyspace = self.next_keyspace.max(id.saturating_add(1));
             }
             Change::KeyspaceOptions { id, options } => {
-                self.keyspace_mut(*id)?.options = options.clone();
+                let record = self.keyspace_mut(*id)?;
+                let compaction = record.options.compaction;
+                record.options = KeyspaceOptions { compaction, ..options.clone() };
+            }
+            Change::KeyspaceCompaction { id, compaction } => {
+                self.keyspace_mut(*id)?.options.compaction = *compaction;
             }
             Change::FlushedTo { keyspace, seq } => self.keyspace_mut(*keyspace)?.flushed_to = *seq,
             // Flushes of two keyspaces may finish in either order; both bounds hold.
@@ -205,6 +213,20 @@ impl ManifestState {
         keyspace.version = Arc::new(keyspace.version.with(drops, &added)?);
         let stays = |table: &TableMeta| adds.iter().any(|stored| stored.number == table.number);
         Ok(leaving.into_iter().filter(|table| !stays(table)).collect())
+    }
+
+    /// The changes that give a keyspace these options; none if it has them.
+    pub(crate) fn option_changes(&self, id: u32, options: &KeyspaceOptions) -> Vec<Change> {
+        let (stored, compaction) = (&self.keyspace(id).options, options.compaction);
+        let others = KeyspaceOptions { compaction: stored.compaction, ..options.clone() };
+        let mut changes = Vec::new();
+        if others != *stored {
+            changes.push(Change::KeyspaceOptions { id, options: others });
+        }
+        if compaction != stored.compaction {
+            changes.push(Change::KeyspaceCompaction { id, compaction });
+        }
+        changes
     }
 
     /// A keyspace that was added.

@@ -81,6 +81,9 @@ fn record(script: &Script, seed: u64) -> Recording {
             Step::SetMemtable(name, choice) => {
                 db.get_keyspace(name).unwrap().set_memtable(choice.clone()).unwrap();
             }
+            Step::SetCompaction(name, compaction) => {
+                db.get_keyspace(name).unwrap().set_compaction(*compaction).unwrap();
+            }
             Step::Reopen => {
                 db.close().unwrap();
                 {

@@ -87,6 +87,9 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
             Step::SetMemtable(name, choice) => {
                 db.keyspace(name).and_then(|k| k.set_memtable(choice.clone()))
             }
+            Step::SetCompaction(name, compaction) => {
+                db.keyspace(name).and_then(|k| k.set_compaction(*compaction))
+            }
             Step::Reopen => {
                 let closed = db.close();
                 db = open(script, sim, &mut outcome.errors);

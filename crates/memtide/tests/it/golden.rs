@@ -2,13 +2,14 @@
 //!
 //! `tests/golden/v1/<memtable>-<shutdown>/` at the root of the repository holds one small database per
 //! memtable type and one for a program's own, closed in order (`clean`) or killed (`killed`), and
-//! `expected.txt` its contents. They are written once: with `MEMTIDE_REWRITE=1` this test adds directories that
-//! are missing and never touches one that is there.
+//! `expected.txt` its contents; `runs-clean` has several runs in a level below 0 and a stored strategy. They are
+//! written once: with `MEMTIDE_REWRITE=1` this test adds directories that are missing and never touches one that is
+//! there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memtide::{Config, Db, Durability, MemtableChoice, MemtableType};
+use memtide::{Compaction, Config, Db, Durability, MemtableChoice, MemtableType};
 use memtide_env::{Env, Simulation};
 
 use crate::own_memtable::registry;
@@ -95,6 +96,39 @@ fn create(choice: &MemtableChoice, shutdown: &str, dir: &Path) {
     fs::write(dir.join("expected.txt"), expected).unwrap();
 }
 
+/// Several runs in levels below 0, older and newer versions of keys and deletes in them.
+fn create_runs(dir: &Path) {
+    let sim = Simulation::new(1);
+    let mut config = config(&MemtableType::Skiplist.into());
+    config.compaction = Some(Compaction::Tiered);
+    config.enable_background_compaction = Some(true);
+    config.tree.level0_runs = Some(2);
+    config.tree.table_size = Some(4 << 10);
+    config.tree.level1_size = Some(4 << 10);
+    let db = Db::builder("/db").config(config).env(sim.env.clone()).open().unwrap();
+    let runs = || db.stats().keyspaces[0].levels[1..].iter().map(|level| level.runs).max();
+    for round in 0_u32.. {
+        for i in (0..400_u32).filter(|i| round == 0 || (i + round) % 23 == 0) {
+            let noise = i.wrapping_mul(0x9E37_79B9).to_be_bytes().escape_ascii().to_string();
+            db.put(format!("key{i:03}"), format!("{round} {noise}")).unwrap();
+        }
+        db.delete(format!("key{:03}", round + 7)).unwrap();
+        db.delete_range(format!("key{:03}", 100 + 4 * round)..format!("key{:03}", 102 + 4 * round))
+            .unwrap();
+        db.flush().unwrap();
+        sim.steps.run_until_idle();
+        if runs() >= Some(3) {
+            break;
+        }
+        assert!(round < 50, "no level gathers runs");
+    }
+    db.put("key000", "in the log").unwrap();
+    let expected = contents(&db);
+    db.close().unwrap();
+    save(&sim, dir);
+    fs::write(dir.join("expected.txt"), expected).unwrap();
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -118,21 +152,44 @@ fn databases_of_every_released_format_open_with_their_contents() {
             if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
                 create(&choice, shutdown, &golden);
             }
-            let work = tempfile::tempdir().unwrap();
-            copy(&golden, work.path());
-            let builder = || Db::builder(work.path()).registry(registry());
-            let expected = fs::read_to_string(golden.join("expected.txt")).unwrap();
-            let damages = memtide::verify(work.path()).unwrap().damages;
-            assert_eq!(damages, [], "{name}");
-            for round in ["as it was", "reopened"] {
-                let db = builder().env(Env::real()).open().unwrap();
-                assert_eq!(db.default_keyspace().memtable_type(), choice, "{name}");
-                assert_eq!(contents(&db), expected, "{name}, {round}");
-                db.close().unwrap();
-            }
-            let db = builder().open().unwrap();
-            db.compact().unwrap();
-            assert_eq!(contents(&db), expected, "{name}, compacted");
+            check(&name, &golden, &choice);
         }
     }
+}
+
+#[test]
+fn a_database_with_several_runs_in_a_level_opens_with_its_contents() {
+    let golden = golden_root().join("runs-clean");
+    if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
+        create_runs(&golden);
+    }
+    let work = tempfile::tempdir().unwrap();
+    copy(&golden, work.path());
+    let db = Db::builder(work.path()).read_only(true).open().unwrap();
+    let stats = &db.stats().keyspaces[0];
+    assert_eq!(stats.compaction, Compaction::Tiered);
+    assert!(stats.levels[1..].iter().any(|level| level.runs >= 3), "{:?}", stats.levels);
+    let expected = fs::read_to_string(golden.join("expected.txt")).unwrap();
+    assert_eq!(contents(&db), expected);
+    drop(db);
+    check("runs-clean", &golden, &MemtableType::Skiplist.into());
+}
+
+/// It verifies, opens twice, is merged, and shows the same.
+fn check(name: &str, golden: &Path, choice: &MemtableChoice) {
+    let work = tempfile::tempdir().unwrap();
+    copy(golden, work.path());
+    let builder = || Db::builder(work.path()).registry(registry());
+    let expected = fs::read_to_string(golden.join("expected.txt")).unwrap();
+    let damages = memtide::verify(work.path()).unwrap().damages;
+    assert_eq!(damages, [], "{name}");
+    for round in ["as it was", "reopened"] {
+        let db = builder().env(Env::real()).open().unwrap();
+        assert_eq!(db.default_keyspace().memtable_type(), *choice, "{name}");
+        assert_eq!(contents(&db), expected, "{name}, {round}");
+        db.close().unwrap();
+    }
+    let db = builder().open().unwrap();
+    db.compact().unwrap();
+    assert_eq!(contents(&db), expected, "{name}, compacted");
 }

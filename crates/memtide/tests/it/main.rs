@@ -20,5 +20,6 @@ mod oracle;
 mod own_memtable;
 mod reopen;
 mod script;
+mod strategies;
 mod threads;
 mod tier;

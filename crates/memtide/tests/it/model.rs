@@ -32,7 +32,11 @@ struct World {
     compactions: u64,
     /// Changes of type on the open database.
     changes: u64,
+    /// Changes of strategy on the open database.
+    switches: u64,
     deepest: usize,
+    /// The most runs that a level below 0 had.
+    runs: usize,
 }
 
 fn row(entry: memtide::Result<(memtide::Slice, memtide::Slice)>) -> Row {
@@ -53,7 +57,9 @@ impl World {
             flushes: 0,
             compactions: 0,
             changes: 0,
+            switches: 0,
             deepest: 0,
+            runs: 0,
         };
         world.open();
         world
@@ -94,8 +100,9 @@ impl World {
             80..=86 => self.step_iter(),
             87..=89 => self.db().flush().unwrap(),
             90 => self.db().compact().unwrap(),
-            91..=94 => self.background(),
-            95..=96 => self.set_memtable(),
+            91..=93 => self.background(),
+            94..=95 => self.set_memtable(),
+            96 => self.set_compaction(),
             97 => self.check_everything(),
             98 => self.refused_batch(),
             _ => self.reopen(),
@@ -257,6 +264,14 @@ impl World {
         self.changes += 1;
     }
 
+    fn set_compaction(&mut self) {
+        let (name, choice) = (self.draw.pick(&NAMES), self.draw.compaction());
+        let keyspace = self.db().keyspace(name).unwrap();
+        keyspace.set_compaction(choice).unwrap();
+        assert_eq!(keyspace.compaction(), choice);
+        self.switches += 1;
+    }
+
     /// One bad operation refuses a whole batch.
     fn refused_batch(&mut self) {
         let mut batch = self.db().batch();
@@ -287,6 +302,8 @@ impl World {
             assert_eq!(keyspace.memtable_fault, None);
             let used = keyspace.levels.iter().rposition(|level| level.tables > 0);
             self.deepest = self.deepest.max(used.unwrap_or(0));
+            let most = keyspace.levels[1..].iter().map(|level| level.runs).max();
+            self.runs = self.runs.max(most.unwrap_or(0));
         }
     }
 
@@ -329,16 +346,17 @@ fn check_upkeep(worlds: &[World]) {
     let flushes: u64 = worlds.iter().map(|world| world.flushes).sum();
     let compactions: u64 = worlds.iter().map(|world| world.compactions).sum();
     let deepest = worlds.iter().map(|world| world.deepest).max().unwrap_or(0);
+    let runs = worlds.iter().map(|world| world.runs).max().unwrap_or(0);
     println!(
-        "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels",
+        "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels, {runs} runs",
         worlds.len()
     );
     assert!(
-        worlds.iter().all(|world| world.changes > 5),
-        "types change while the database is open"
+        worlds.iter().all(|world| world.changes > 5 && world.switches > 2),
+        "types and strategies change while the database is open"
     );
     assert!(flushes > 50 * worlds.len() as u64 && compactions > 5 * worlds.len() as u64);
-    assert!(deepest >= 2);
+    assert!(deepest >= 2 && runs >= 2);
 }
 
 #[test]

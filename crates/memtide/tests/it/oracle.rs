@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Bound;
 
-use memtide::{Codec, Config, Db, Durability, KeyspaceConfig, MemtableChoice, MemtableType};
+use memtide::{
+    Codec, Compaction, Config, Db, Durability, KeyspaceConfig, MemtableChoice, MemtableType,
+};
 use memtide::{Result, SeqNo};
 use memtide_env::Random;
 use memtide_env::random::SplitMix64;
@@ -234,6 +236,11 @@ impl Draw {
         self.pick(&MemtableType::ALL)
     }
 
+    /// With the limits of tests `fifo` drops nothing.
+    pub(crate) fn compaction(&mut self) -> Compaction {
+        self.pick(&Compaction::ALL)
+    }
+
     /// One of the eight, or the one of `own_memtable`.
     pub(crate) fn memtable_choice(&mut self) -> MemtableChoice {
         if self.one_in(5) { MemtableChoice::named("time_log") } else { self.memtable().into() }
@@ -247,6 +254,7 @@ impl Draw {
             memory_budget: Some(self.pick(&[256 << 10, 1 << 20])),
             flush_target: Some(self.pick(&[1, 8 << 10, 64 << 10])),
             compression: Some(self.pick(&[Codec::None, Codec::fastest()])),
+            compaction: Some(self.compaction()),
             ..Config::default()
         };
         config.tree.block_size = Some(self.pick(&[64, 256, 512, 4096]));
@@ -260,6 +268,7 @@ impl Draw {
             let own = KeyspaceConfig {
                 memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),
                 max_memtable_size: config.max_memtable_size,
+                compaction: Some(self.compaction()),
                 durability: None,
             };
             config.keyspaces.insert((*name).to_owned(), own);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memtide::{Config, Db, Durability, MemtableChoice, MemtableType};
+use memtide::{Compaction, Config, Db, Durability, MemtableChoice, MemtableType};
 use memtide_env::Simulation;
 
 use crate::oracle::{Change, Draw};
@@ -20,6 +20,7 @@ pub(crate) enum Step {
     Compact,
     /// On the open database, between two writes.
     SetMemtable(&'static str, MemtableChoice),
+    SetCompaction(&'static str, Compaction),
     /// Closes in order and opens again.
     Reopen,
     /// Time passes; background jobs run.
@@ -33,7 +34,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Writes, flushes, a merge, changes of type, passing time and a reopen, drawn from a seed.
+    /// Writes, flushes, a merge, changes of type and strategy, passing time and a reopen, drawn from a seed.
     pub(crate) fn draw(
         draw: &mut Draw,
         kind: MemtableType,
@@ -61,6 +62,8 @@ impl Script {
                 20 => steps.push(Step::SetMemtable(names[0], MemtableChoice::named("time_log"))),
                 70 => steps.push(Step::SetMemtable(names[1], draw.memtable().into())),
                 135 | 180 => steps.push(Step::SetMemtable(names[0], draw.memtable_choice())),
+                30 | 100 => steps.push(Step::SetCompaction(names[0], draw.compaction())),
+                60 | 140 | 170 => steps.push(Step::SetCompaction(names[1], draw.compaction())),
                 160 => steps.push(Step::Reopen),
                 _ if at % 7 == 0 => {
                     steps.push(Step::Tick(Duration::from_millis(10 + draw.below(60))));

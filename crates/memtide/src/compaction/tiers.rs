@@ -1,0 +1,96 @@
+//! What the strategies with several runs per level have in common: a level is merged, whole, into one new run of the
+//! next level once it has [`RUNS`] runs, so a write is rewritten once per level.
+//!
+//! The oldest run holds most of the data. What newer runs hold is at worst another version of it, so space is bounded
+//! by their bytes: beyond a share of the oldest run everything is merged. A tombstone counts there as the row that it
+//! hides. The result goes as deep as its size asks for, so that runs above it can grow large before they reach it.
+
+use super::plan::{Input, Plan};
+use super::shape::Shape;
+use super::tombstones;
+use crate::version::{LEVELS, RunId, Version};
+
+/// Runs that make a level due.
+pub(super) const RUNS: usize = 4;
+
+/// The score from which something is due.
+const DUE: u128 = 1000;
+
+/// Where the two strategies differ.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiers {
+    /// Whether the last level may have several runs.
+    pub(super) last_has_many: bool,
+    /// Everything is merged when newer runs hold more than this part of the oldest one: one `share`th.
+    pub(super) share: u64,
+}
+
+impl Tiers {
+    /// What is most overdue; `None` if nothing is.
+    pub(super) fn plan(&self, version: &Version, shape: &Shape) -> Option<Plan> {
+        let last = version.deepest().max(1);
+        let level0 = runs_over(version, 0, shape.level0_runs);
+        let full = (1..=last).map(|level| (runs_over(version, level, RUNS), level));
+        let (full, level) = full.max_by_key(|(score, level)| (*score, *level))?;
+        let space = self.space(version);
+        if level0.max(full).max(space) < DUE {
+            return tombstones::end(version, shape.settled);
+        }
+        if space >= full.max(level0) {
+            return Some(self.everything_from(version, shape, 1));
+        }
+        Some(self.down(version, shape, if level0 >= full { 0 } else { level }))
+    }
+
+    /// The level that a run of so many bytes belongs to, if it is the oldest.
+    pub(super) fn level_for(&self, bytes: u64, shape: &Shape) -> usize {
+        let run = |level: usize| {
+            let grown = (RUNS as u64).pow(u32::try_from(level - 1).expect("seven levels"));
+            shape.level1_size.saturating_mul(grown)
+        };
+        (1..LEVELS).find(|&level| run(level) >= bytes / self.share).unwrap_or(LEVELS - 1)
+    }
+
+    /// How much of its share the data above the oldest run takes.
+    fn space(&self, version: &Version) -> u128 {
+        let Some((oldest, newer)) = version.runs().split_last() else { return 0 };
+        if !self.last_has_many && version.run_count(version.deepest()) > 1 {
+            return u128::MAX;
+        }
+        let (mut bytes, mut rows) = (0, 0);
+        for table in oldest.tables() {
+            (bytes, rows) = (bytes + table.size, rows + table.rows);
+        }
+        let row = bytes / rows.max(1);
+        let tables = newer.iter().flat_map(|run| run.tables());
+        let above: u64 = tables.map(|table| table.size + table.deletes * row).sum();
+        u128::from(above) * u128::from(self.share) * DUE / u128::from(bytes.max(1))
+    }
+
+    /// A whole level becomes a run of the next.
+    fn down(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
+        let last = version.deepest().max(1);
+        let below = (level + 1).min(LEVELS - 1);
+        if below == last && !self.last_has_many {
+            return self.everything_from(version, shape, level);
+        }
+        if below == level {
+            let inputs = Input::whole_levels(version, level..LEVELS);
+            return Plan { inputs, output: Some(RunId::first(level)), may_move: false };
+        }
+        let inputs = Input::whole_levels(version, level..below);
+        let rank = version.runs_of(below).first().map_or(0, |newest| newest.id.rank + 1);
+        Plan { inputs, output: Some(RunId { level: below, rank }), may_move: true }
+    }
+
+    fn everything_from(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
+        let inputs = Input::whole_levels(version, level..LEVELS);
+        let bytes = inputs.iter().flat_map(|input| &input.tables).map(|table| table.size).sum();
+        let level = self.level_for(bytes, shape).max(version.deepest());
+        Plan { inputs, output: Some(RunId::first(level)), may_move: false }
+    }
+}
+
+fn runs_over(version: &Version, level: usize, limit: usize) -> u128 {
+    version.run_count(level) as u128 * DUE / limit as u128
+}

@@ -1,0 +1,201 @@
+//! Compaction strategies: what they write and keep on the same load, what `fifo` drops, where the choice is stored.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use memtide::{Compaction, Config, Db, Durability, KeyspaceConfig};
+use memtide_env::Simulation;
+use memtide_env::vfs::IoOp;
+
+use crate::oracle::Draw;
+
+const ROOT: &str = "/db";
+
+fn config(compaction: Compaction) -> Config {
+    let mut config = Config {
+        compaction: Some(compaction),
+        durability: Some(Durability::Buffered),
+        flush_target: Some(16 << 20),
+        ..Config::default()
+    };
+    config.tree.table_size = Some(8 << 10);
+    config.tree.block_size = Some(1 << 10);
+    config.tree.level1_size = Some(32 << 10);
+    config
+}
+
+fn open(sim: &Simulation, config: Config) -> Db {
+    Db::builder(ROOT).config(config).env(sim.env.clone()).open().unwrap()
+}
+
+/// Counts what is written to tables.
+fn count_table_bytes(sim: &Simulation) -> Arc<AtomicU64> {
+    let bytes = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&bytes);
+    sim.vfs.set_observer(Some(Box::new(move |_, op, _| {
+        if let IoOp::Write { path, len, .. } = op
+            && path.extension().is_some_and(|end| end == "sst")
+        {
+            seen.fetch_add(*len as u64, Ordering::Relaxed);
+        }
+    })));
+    bytes
+}
+
+struct Load {
+    /// Bytes of tables written for each that a flush wrote.
+    write: f64,
+    /// Bytes of tables for each there is after a merge of everything.
+    space: f64,
+}
+
+/// Ten thousand keys, each put four times on the average at random, in flushes of about 10 KiB.
+fn load(compaction: Compaction) -> Load {
+    let sim = Simulation::new(1);
+    let written = count_table_bytes(&sim);
+    let mut config = config(compaction);
+    config.compression = Some(memtide::Codec::None);
+    let db = open(&sim, config);
+    let mut draw = Draw::new(3);
+    let mut flushed = 0;
+    for _ in 0..400 {
+        let mut batch = db.batch();
+        for _ in 0..100 {
+            let key = format!("{:08}", draw.below(10_000));
+            batch.put(&db.default_keyspace(), key, [7; 80]);
+        }
+        db.write(batch).unwrap();
+        let before = written.load(Ordering::Relaxed);
+        db.flush().unwrap();
+        flushed += written.load(Ordering::Relaxed) - before;
+        sim.steps.run_until_idle();
+    }
+    let write = written.load(Ordering::Relaxed) as f64 / flushed as f64;
+    let bytes = || db.stats().keyspaces[0].table_bytes as f64;
+    let settled = bytes();
+    db.compact().unwrap();
+    Load { write, space: settled / bytes() }
+}
+
+#[test]
+fn strategies_trade_bytes_written_for_bytes_kept() {
+    let [leveled, lazy, tiered, _] = Compaction::ALL;
+    let [leveled, lazy, tiered] = [leveled, lazy, tiered].map(|strategy| {
+        let load = load(strategy);
+        println!("{strategy}: {:.2} written, {:.2} kept", load.write, load.space);
+        load
+    });
+    assert!(leveled.space <= 1.15, "{} of what there is", leveled.space);
+    assert!(lazy.write < 0.8 * leveled.write && lazy.space < 1.3);
+    assert!(tiered.write < 0.8 * lazy.write && tiered.space < 2.2);
+}
+
+/// What the keyspace shows from the first to the last of the keys `0..100`.
+fn shown(db: &Db) -> Vec<u32> {
+    let keys = db.iter().map(|entry| entry.unwrap().0);
+    keys.map(|key| str::from_utf8(&key).unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn fifo_drops_the_oldest_tables_and_nothing_comes_back() {
+    let sim = Simulation::new(1);
+    let mut config = config(Compaction::Fifo);
+    config.tree.fifo_size = Some(20 << 10);
+    config.compression = Some(memtide::Codec::None);
+    let db = open(&sim, config);
+    for round in 0..100 {
+        db.put(format!("{round:03}"), vec![1; 1000]).unwrap();
+        // An old write is deleted, and one that is dropped before its delete is.
+        db.delete(format!("{:03}", round / 2)).unwrap();
+        db.flush().unwrap();
+        sim.steps.run_until_idle();
+        let (kept, bytes) = (shown(&db), db.stats().keyspaces[0].table_bytes);
+        assert!(bytes <= 20 << 10, "{bytes} B");
+        assert!(kept.iter().all(|key| *key > round / 2), "{kept:?} after {round}");
+        assert!(kept.len() >= 8.min(round as usize / 2), "{kept:?} after {round}");
+    }
+    let before = shown(&db);
+    let stats = db.stats();
+    assert!(stats.keyspaces[0].levels[0].runs >= 8, "nothing was merged");
+    let (snapshot, open_iter) = (db.snapshot(), db.iter());
+    for round in 100..150 {
+        db.put(format!("{round:03}"), vec![1; 1000]).unwrap();
+        db.flush().unwrap();
+    }
+    db.compact().unwrap();
+    assert_eq!(open_iter.count(), before.len(), "an iterator keeps what it reads");
+    let gone = format!("{:03}", before[0]);
+    assert!(snapshot.get(&db.default_keyspace(), gone).unwrap().is_none(), "a snapshot does not");
+}
+
+#[test]
+fn fifo_drops_what_has_become_too_old() {
+    let sim = Simulation::new(1);
+    let mut config = config(Compaction::Fifo);
+    config.tree.fifo_age = Some(Duration::from_secs(100));
+    let db = open(&sim, config);
+    for minute in 0..10 {
+        db.put(format!("{minute:03}"), "measured").unwrap();
+        db.flush().unwrap();
+        sim.clock.advance(Duration::from_secs(60));
+        sim.steps.run_until_idle();
+        assert_eq!(shown(&db), [minute], "the one before is two minutes old");
+    }
+}
+
+#[test]
+fn the_strategy_is_stored_and_the_stronger_name_wins() {
+    let sim = Simulation::new(1);
+    let mut named = config(Compaction::Tiered);
+    let own = KeyspaceConfig { compaction: Some(Compaction::Fifo), ..KeyspaceConfig::default() };
+    named.keyspaces.insert("events".to_owned(), own);
+    let db = open(&sim, named);
+    let (events, other) = (db.keyspace("events").unwrap(), db.keyspace("other").unwrap());
+    let all = |db: &Db| db.stats().keyspaces.iter().map(|one| one.compaction).collect::<Vec<_>>();
+    let (tiered, fifo) = (Compaction::Tiered, Compaction::Fifo);
+    assert_eq!(all(&db), [tiered, fifo, tiered]);
+    other.set_compaction(Compaction::LazyLeveled).unwrap();
+    db.default_keyspace().set_compaction(Compaction::Leveled).unwrap();
+    events.set_memtable(memtide::MemtableType::Trie).unwrap();
+    drop((events, other));
+    db.close().unwrap();
+
+    let db = open(&sim, Config::default());
+    assert_eq!(all(&db), [Compaction::Leveled, fifo, Compaction::LazyLeveled], "as it was left");
+    db.close().unwrap();
+    let db = open(&sim, config(Compaction::Tiered));
+    assert_eq!(all(&db), [tiered, fifo, Compaction::LazyLeveled], "named for the default keyspace");
+    db.close().unwrap();
+    assert_eq!(all(&open(&sim, Config::default()))[0], tiered, "what was named is stored");
+}
+
+/// From each strategy to each other one: the tree the one left is good for the other.
+#[test]
+fn every_strategy_goes_on_from_the_tree_of_every_other() {
+    let sim = Simulation::new(1);
+    let db = open(&sim, config(Compaction::Leveled));
+    let mut draw = Draw::new(1);
+    let mut want = std::collections::BTreeMap::new();
+    for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
+        for strategy in [from, to].map(|at| Compaction::ALL[at]) {
+            db.default_keyspace().set_compaction(strategy).unwrap();
+            for _ in 0..6 {
+                for _ in 0..60 {
+                    let (key, value) = (format!("{:04}", draw.below(2000)), draw.value(10));
+                    db.put(&key, &value).unwrap();
+                    want.insert(key.into_bytes(), value);
+                }
+                db.flush().unwrap();
+                sim.steps.run_until_idle();
+            }
+            let found = db.iter().map(|entry| entry.unwrap());
+            let found: Vec<_> = found.map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
+            assert!(found.into_iter().eq(want.clone()), "{strategy}");
+        }
+    }
+    db.default_keyspace().set_compaction(Compaction::Leveled).unwrap();
+    sim.steps.run_until_idle();
+    let levels = db.stats().keyspaces[0].levels.clone();
+    assert!(levels[1..].iter().all(|level| level.runs <= 1), "{levels:?}");
+}
