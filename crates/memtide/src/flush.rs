@@ -73,6 +73,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 readers: &readers,
                 older: &older,
                 run: RunId::first(0),
+                last: claim.version.deepest(),
                 under: Vec::new(),
                 table_size: u64::MAX,
             },

@@ -20,7 +20,10 @@ use crate::keyspace_state::KeyspaceState;
 use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
-use crate::version::{RunId, StoredTable, TableMeta, Version};
+use crate::version::{RunId, StoredTable, TableMeta, Version, is_passing};
+
+/// Filter bits beyond which no more is to be had.
+const FILTER_BITS_ABOVE: u32 = 16;
 
 /// Tables' worth of bytes that one table lies over at most.
 const UNDER_MAX: u64 = 10;
@@ -37,6 +40,8 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) older: &'m dyn Older,
     /// Where the result belongs.
     pub(crate) run: RunId,
+    /// The last level of the tree then.
+    pub(crate) last: usize,
     /// Tables that the result will lie over, by their first keys.
     pub(crate) under: Vec<Arc<TableMeta>>,
     /// Bytes at which a table ends.
@@ -73,12 +78,23 @@ impl Older for OutsideTables<'_> {
     }
 }
 
+/// Filter bits for each key of a level with so many levels below it. All filters are asked for a key that is not there,
+/// so a false answer is cheapest to avoid where the fewest keys are (Monkey: Dayan et al., 2017).
+fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
+    let more = 2 * u32::try_from(levels_below).expect("seven levels");
+    match of_the_last {
+        0 => 0,
+        bits => (bits + more).min(FILTER_BITS_ABOVE.max(bits)),
+    }
+}
+
 /// Runs the merge and returns the new tables.
 pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredTable>> {
     let mut outputs = Outputs {
         engine,
         keyspace: merge.keyspace.id,
         run: merge.run,
+        last: merge.last,
         fragments: Vec::new(),
         under: Vec::new(),
         overlap: 0,
@@ -100,6 +116,7 @@ struct Outputs<'e> {
     engine: &'e Engine,
     keyspace: u32,
     run: RunId,
+    last: usize,
     fragments: Vec<Fragment>,
     /// What is left of the tables that the result lies over, the next one last.
     under: Vec<Arc<TableMeta>>,
@@ -168,9 +185,12 @@ impl Outputs<'_> {
         let settings = &engine.settings;
         let options = TableOptions {
             block_bytes: settings.block_size,
-            // Level 0 is read and rewritten soon; compressing it costs more than it saves.
-            codec: if self.run.level == 0 { Codec::None } else { settings.compression },
-            filter_bits_per_key: settings.filter_bits,
+            codec: if is_passing(self.run.level, self.last) {
+                Codec::None
+            } else {
+                settings.compression
+            },
+            filter_bits_per_key: filter_bits(settings.filter_bits, self.last - self.run.level),
             hash_seed: engine.hash_seed,
             salt: engine.env.random.next_u64(),
             created_ms: engine.env.clock.wall_ms(),
@@ -218,5 +238,18 @@ impl Outputs<'_> {
     /// Removes a file that nothing names. Failing to is no error: the next open removes it.
     fn remove(&self, number: u64) {
         let _ = self.engine.env.vfs.remove(&self.engine.layout.at(files::table_name(number)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_better_where_there_are_fewer_keys() {
+        let bits = |of_the_last: u32| [0, 1, 2, 3, 6].map(|below| filter_bits(of_the_last, below));
+        assert_eq!(bits(0), [0; 5]);
+        assert_eq!(bits(10), [10, 12, 14, 16, 16]);
+        assert_eq!(bits(20), [20; 5]);
     }
 }

@@ -24,7 +24,8 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 1000, settled: 100, fifo_size: 0 };
+    const SHAPE: Shape =
+        Shape { level0_runs: 2, level1_size: 1000, settled: 100, fifo_size: 0, compresses: true };
 
     #[test]
     fn levels_gather_runs_until_the_last_one_is_worth_rewriting() {
@@ -79,11 +80,11 @@ mod tests {
     fn every_tree_comes_to_few_runs_and_one_last_one() {
         converges(&plan, |version| {
             let last = version.deepest();
-            let above: u64 = (1..last).map(|level| version.level_bytes(level)).sum();
+            let above: u64 = (1..last).map(|level| version.level_weight(level)).sum();
             if version.run_count(last.max(1)) > 1 {
                 return Err("the last level has several runs".to_owned());
             }
-            if above * 4 > version.level_bytes(last) {
+            if above * 4 > version.level_weight(last) {
                 return Err(format!("{above} B above"));
             }
             match (1..last).find(|&level| version.run_count(level) >= super::super::tiers::RUNS) {

@@ -16,7 +16,7 @@ use memtide_base::sync::Arc;
 use super::plan::{Input, Plan, bounds};
 use super::shape::{GROWTH, Shape};
 use super::tombstones;
-use crate::version::{LEVELS, RunId, TableMeta, Version};
+use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
 
 /// The most urgent merge; `None` if every level is within its target.
 pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
@@ -36,18 +36,17 @@ pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
             0 => version.level0(),
             level => std::slice::from_ref(cheapest(version, level, goal.below(version, level))?),
         };
-        return Some(downwards(version, urgent, chosen, goal.below(version, urgent)));
+        return Some(goal.downwards(version, urgent, chosen));
     }
     if let Some((run, table)) = tombstones::to_sink(version) {
-        let below = goal.below(version, run.level);
-        return Some(downwards(version, run.level, std::slice::from_ref(table), below));
+        return Some(goal.downwards(version, run.level, std::slice::from_ref(table)));
     }
     tombstones::end(version, shape.settled)
 }
 
-/// The level that holds so many bytes well, if it is the last.
-pub(super) fn level_for(bytes: u64, shape: &Shape) -> usize {
-    let outgrown = |level: &usize| Targets { last: *level, bytes, shape: *shape }.is_outgrown();
+/// The level that holds so much well, if it is the last.
+pub(super) fn level_for(weight: u64, shape: &Shape) -> usize {
+    let outgrown = |level: &usize| Targets { last: *level, weight, shape: *shape }.is_outgrown();
     (1..LEVELS).find(|level| !outgrown(level)).unwrap_or(LEVELS - 1)
 }
 
@@ -59,19 +58,19 @@ struct Targets {
     /// The last level that holds data, at least 1.
     last: usize,
     /// What it holds.
-    bytes: u64,
+    weight: u64,
     shape: Shape,
 }
 
 impl Targets {
     fn of(version: &Version, shape: &Shape) -> Self {
         let last = version.deepest().max(1);
-        Self { last, bytes: version.level_bytes(last), shape: *shape }
+        Self { last, weight: version.level_weight(last), shape: *shape }
     }
 
     fn target(&self, level: usize) -> u64 {
         let above = u32::try_from(self.last - level).expect("seven levels");
-        self.bytes / GROWTH.pow(above)
+        self.weight / GROWTH.pow(above)
     }
 
     /// The shallowest level worth having.
@@ -92,11 +91,36 @@ impl Targets {
             let runs = version.level0().len() as u128 * DUE;
             return runs / self.shape.level0_runs as u128 + u128::from(runs > 0);
         }
-        match version.level_bytes(level) {
+        match version.level_weight(level) {
             0 => 0,
             _ if level < self.base() => u128::MAX,
-            bytes => u128::from(bytes) * DUE / u128::from(self.target(level).max(1)),
+            weight => u128::from(weight) * DUE / u128::from(self.target(level).max(1)),
         }
+    }
+
+    /// `chosen` from `level` and everything they overlap in the level below, which has one run at most.
+    fn downwards(&self, version: &Version, level: usize, chosen: &[Arc<TableMeta>]) -> Plan {
+        let (from, to) = bounds(chosen);
+        let mut below = self.below(version, level);
+        let meets = |level: usize| version.overlapping(level, from, to).next().is_some();
+        let passes = |level: usize| self.shape.compresses && is_passing(level, self.last);
+        if level == 0 && passes(below) && !meets(below) && !meets(below + 1) {
+            // Keys that rise all the time: they would only be rewritten once more.
+            below += 1;
+        }
+        let run = version.runs_of(level).first().map_or(RunId::first(level), |run| run.id);
+        let mut inputs = vec![Input { run, tables: chosen.to_vec() }];
+        let mut output = RunId::first(below);
+        for run in version.runs_of(below) {
+            output = run.id;
+            let under = run.overlapping(from, to);
+            if !under.is_empty() {
+                inputs.push(Input { run: run.id, tables: under.to_vec() });
+            }
+        }
+        // What moves stays compressed as it is.
+        let may_move = !passes(level) || passes(below);
+        Plan { inputs, output: Some(output), may_move }
     }
 
     /// The level that `level` is merged into: the next one from the base on, or one above it that is not empty yet.
@@ -104,22 +128,6 @@ impl Targets {
         let next = level + 1;
         (next..self.base()).find(|&l| version.run_count(l) > 0).unwrap_or(next.max(self.base()))
     }
-}
-
-/// `chosen` from `level` and everything they overlap in the level `below`, which has one run at most.
-fn downwards(version: &Version, level: usize, chosen: &[Arc<TableMeta>], below: usize) -> Plan {
-    let (from, to) = bounds(chosen);
-    let run = version.runs_of(level).first().map_or(RunId::first(level), |run| run.id);
-    let mut inputs = vec![Input { run, tables: chosen.to_vec() }];
-    let mut output = RunId::first(below);
-    for run in version.runs_of(below) {
-        output = run.id;
-        let under = run.overlapping(from, to);
-        if !under.is_empty() {
-            inputs.push(Input { run: run.id, tables: under.to_vec() });
-        }
-    }
-    Plan { inputs, output: Some(output), may_move: true }
 }
 
 /// The table of a level that has the fewest bytes under it, relative to its own.
@@ -140,7 +148,8 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 300, settled: 100, fifo_size: 0 };
+    const SHAPE: Shape =
+        Shape { level0_runs: 2, level1_size: 300, settled: 100, fifo_size: 0, compresses: true };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {
@@ -198,6 +207,8 @@ mod tests {
             (2, 301, "L0[2 1] L2[3] -> L2"),
             (6, 1, "L0[2 1] -> L3"),
             (6, 300, "L0[2 1] -> L5"),
+            // Nothing of level 1 or 2 is met, and level 1 is not compressed.
+            (3, 30, "L0[2 1] -> L2"),
         ] {
             let (version, shape) = (tree(last), Shape { level1_size, ..SHAPE });
             assert_eq!(text(&version, plan(&version, &shape)), want, "{last} {level1_size}");
@@ -213,7 +224,9 @@ mod tests {
             ),
             (&[(1, 0, 1, "a", "b"), (2, 0, 2, "a", "c"), (4, 9, 3, "c", "d")], "L1[1] L2[2] -> L2"),
             (&[(2, 0, 2, "a", "c"), (4, 9, 3, "c", "d")], "L2[2] L4.9[3] -> L4.9"),
-            (&[(1, 0, 1, "a", "b"), (4, 9, 3, "c", "d")], "L1[1] -> L4.9 (move)"),
+            (&[(2, 0, 1, "a", "b"), (4, 9, 3, "c", "d")], "L2[1] -> L4.9 (move)"),
+            // Level 1 is not compressed, so what leaves it is rewritten.
+            (&[(1, 0, 1, "a", "b"), (4, 9, 3, "c", "d")], "L1[1] -> L4.9"),
         ] {
             let version = version(tables);
             let shape = Shape { level1_size: 5000, ..SHAPE };
@@ -225,10 +238,10 @@ mod tests {
     fn every_tree_comes_to_one_run_per_level_and_little_above_the_last() {
         converges(&plan, |version| {
             let last = version.deepest();
-            let above: u64 = (1..last).map(|level| version.level_bytes(level)).sum();
+            let above: u64 = (1..last).map(|level| version.level_weight(level)).sum();
             match (1..LEVELS).find(|&level| version.run_count(level) > 1) {
                 Some(level) => Err(format!("level {level} has several runs")),
-                None if above * 9 > version.level_bytes(last) => Err(format!("{above} B above")),
+                None if above * 9 > version.level_weight(last) => Err(format!("{above} B above")),
                 None => Ok(()),
             }
         });

@@ -51,11 +51,11 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bo
         let shape = Shape::of(engine);
         let everything = |level_for: &dyn Fn(u64) -> usize| Plan::everything(version, level_for);
         Ok(match keyspace.options().compaction {
-            Compaction::Leveled => everything(&|bytes| leveled::level_for(bytes, &shape)),
+            Compaction::Leveled => everything(&|weight| leveled::level_for(weight, &shape)),
             Compaction::LazyLeveled => {
-                everything(&|bytes| lazy_leveled::TIERS.level_for(bytes, &shape))
+                everything(&|weight| lazy_leveled::TIERS.level_for(weight, &shape))
             }
-            Compaction::Tiered => everything(&|bytes| tiered::TIERS.level_for(bytes, &shape)),
+            Compaction::Tiered => everything(&|weight| tiered::TIERS.level_for(weight, &shape)),
             Compaction::Fifo => drop_oldest(engine, version, &shape)?,
         })
     })

@@ -45,7 +45,7 @@ type Age = (usize, Reverse<u64>, usize);
 
 impl Plan {
     /// A merge of the whole tree into one run; `None` if there is nothing to gain. `level_for` says which level holds
-    /// so many bytes well.
+    /// so much well.
     pub(super) fn everything(version: &Version, level_for: impl Fn(u64) -> usize) -> Option<Self> {
         let inputs = Input::whole_levels(version, 0..LEVELS);
         let deepest = version.deepest();
@@ -55,7 +55,7 @@ impl Plan {
         if inputs.is_empty() || (inputs.len() == 1 && deepest > 0 && !has_waste) {
             return None;
         }
-        let level = level_for(version.tables().map(|table| table.size).sum());
+        let level = level_for(version.tables().map(|table| table.weight()).sum());
         Some(Self { inputs, output: Some(RunId::first(level.max(deepest))), may_move: false })
     }
 

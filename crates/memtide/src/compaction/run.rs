@@ -64,6 +64,7 @@ fn merge(
             readers: &readers,
             older: &older,
             run: output,
+            last: version.deepest().max(output.level),
             under: under(version, output.level),
             table_size: engine.settings.table_size,
         },

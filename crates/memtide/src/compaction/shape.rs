@@ -1,6 +1,7 @@
 //! What a strategy is told besides the tree: the limits it keeps, and what reads still need.
 
 use memtide_base::SeqNo;
+use memtide_storage::compress::Codec;
 
 use crate::engine::Engine;
 
@@ -18,6 +19,8 @@ pub(crate) struct Shape {
     pub(crate) settled: SeqNo,
     /// Bytes of a keyspace that drops its oldest tables.
     pub(crate) fifo_size: u64,
+    /// Whether tables are compressed where it pays.
+    pub(crate) compresses: bool,
 }
 
 impl Shape {
@@ -29,6 +32,7 @@ impl Shape {
             level1_size: settings.level1_size,
             settled: oldest.min(readers.visible),
             fifo_size: settings.fifo_size,
+            compresses: settings.compression != Codec::None,
         }
     }
 }

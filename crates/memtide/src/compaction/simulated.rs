@@ -92,7 +92,7 @@ impl Tree {
             largest: Upper::Included(key(*ends[1].0)),
             seq_min: *rows.values().min().expect("rows"),
             seq_max: *rows.values().max().expect("rows"),
-            raw_bytes: 0,
+            raw_bytes: rows.len() as u64 * ROW_BYTES,
         };
         self.written += summary.size;
         let number = self.next_table;
@@ -153,7 +153,13 @@ pub(super) type Planner<'p> = &'p dyn Fn(&Version, &Shape) -> Option<Plan>;
 
 /// Tries a strategy on random trees: it must come to an end, lose and revive nothing, and leave what `settled` likes.
 pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<(), String>) {
-    let shape = Shape { level0_runs: 4, level1_size: 2000, settled: SeqNo::MAX, fifo_size: 0 };
+    let shape = Shape {
+        level0_runs: 4,
+        level1_size: 2000,
+        settled: SeqNo::MAX,
+        fifo_size: 0,
+        compresses: true,
+    };
     for seed in 0..200 {
         let mut tree = Tree::random(seed);
         let contents = tree.contents();
@@ -178,7 +184,8 @@ struct Cost {
 fn cost(plan: Planner<'_>) -> Cost {
     const KEYS: u64 = 300 * FLUSH_ROWS;
     let level1_size = 4 * FLUSH_ROWS * ROW_BYTES;
-    let shape = Shape { level0_runs: 4, level1_size, settled: SeqNo::MAX, fifo_size: 0 };
+    let shape =
+        Shape { level0_runs: 4, level1_size, settled: SeqNo::MAX, fifo_size: 0, compresses: true };
     let (mut tree, mut random) = (Tree::new(KEYS), SplitMix64::new(1));
     let (mut flushed, mut space, mut runs) = (0, 0.0_f64, 0);
     for flush in 0..1500 {

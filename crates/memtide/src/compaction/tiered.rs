@@ -24,7 +24,8 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape { level0_runs: 2, level1_size: 1000, settled: 100, fifo_size: 0 };
+    const SHAPE: Shape =
+        Shape { level0_runs: 2, level1_size: 1000, settled: 100, fifo_size: 0, compresses: true };
 
     #[test]
     fn a_full_level_becomes_one_run_of_the_next_and_all_is_merged_when_half_of_it_is_new() {
@@ -78,8 +79,9 @@ mod tests {
             let oldest: u64 = version
                 .runs()
                 .last()
-                .map_or(0, |run| run.tables().iter().map(|table| table.size).sum());
-            let all: u64 = version.runs().iter().flat_map(|run| run.tables()).map(|t| t.size).sum();
+                .map_or(0, |run| run.tables().iter().map(|table| table.weight()).sum());
+            let all: u64 =
+                version.runs().iter().flat_map(|run| run.tables()).map(|t| t.weight()).sum();
             if all > 2 * oldest {
                 return Err(format!("{oldest} of {all} B in the oldest run"));
             }

@@ -42,13 +42,13 @@ impl Tiers {
         Some(self.down(version, shape, if level0 >= full { 0 } else { level }))
     }
 
-    /// The level that a run of so many bytes belongs to, if it is the oldest.
-    pub(super) fn level_for(&self, bytes: u64, shape: &Shape) -> usize {
+    /// The level that a run of so much belongs to, if it is the oldest.
+    pub(super) fn level_for(&self, weight: u64, shape: &Shape) -> usize {
         let run = |level: usize| {
             let grown = (RUNS as u64).pow(u32::try_from(level - 1).expect("seven levels"));
             shape.level1_size.saturating_mul(grown)
         };
-        (1..LEVELS).find(|&level| run(level) >= bytes / self.share).unwrap_or(LEVELS - 1)
+        (1..LEVELS).find(|&level| run(level) >= weight / self.share).unwrap_or(LEVELS - 1)
     }
 
     /// How much of its share the data above the oldest run takes.
@@ -57,14 +57,14 @@ impl Tiers {
         if !self.last_has_many && version.run_count(version.deepest()) > 1 {
             return u128::MAX;
         }
-        let (mut bytes, mut rows) = (0, 0);
+        let (mut weight, mut rows) = (0, 0);
         for table in oldest.tables() {
-            (bytes, rows) = (bytes + table.size, rows + table.rows);
+            (weight, rows) = (weight + table.weight(), rows + table.rows);
         }
-        let row = bytes / rows.max(1);
+        let row = weight / rows.max(1);
         let tables = newer.iter().flat_map(|run| run.tables());
-        let above: u64 = tables.map(|table| table.size + table.deletes * row).sum();
-        u128::from(above) * u128::from(self.share) * DUE / u128::from(bytes.max(1))
+        let above: u64 = tables.map(|table| table.weight() + table.deletes * row).sum();
+        u128::from(above) * u128::from(self.share) * DUE / u128::from(weight.max(1))
     }
 
     /// A whole level becomes a run of the next.
@@ -85,8 +85,8 @@ impl Tiers {
 
     fn everything_from(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
         let inputs = Input::whole_levels(version, level..LEVELS);
-        let bytes = inputs.iter().flat_map(|input| &input.tables).map(|table| table.size).sum();
-        let level = self.level_for(bytes, shape).max(version.deepest());
+        let weight = inputs.iter().flat_map(|input| &input.tables).map(|t| t.weight()).sum();
+        let level = self.level_for(weight, shape).max(version.deepest());
         Plan { inputs, output: Some(RunId::first(level)), may_move: false }
     }
 }

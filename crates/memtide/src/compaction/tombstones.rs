@@ -90,7 +90,13 @@ mod tests {
             (&[(1, 0, 6, "a", "b"), (2, 0, 2, "a", "d")], 100, "nothing"),
         ] {
             let version = version(&tables.iter().copied().chain(last.clone()).collect::<Vec<_>>());
-            let shape = Shape { level0_runs: 2, level1_size: 1000, settled, fifo_size: 0 };
+            let shape = Shape {
+                level0_runs: 2,
+                level1_size: 1000,
+                settled,
+                fifo_size: 0,
+                compresses: true,
+            };
             assert_eq!(text(&version, leveled::plan(&version, &shape)), want, "{tables:?}");
         }
     }

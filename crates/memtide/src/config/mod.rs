@@ -62,7 +62,8 @@ pub struct Config {
     pub flush_target: Option<u64>,
     /// What an acknowledged write survives. Default `interval:1000`.
     pub durability: Option<Durability>,
-    /// Compression of table blocks. Default LZ4 where built in.
+    /// Compression of table blocks, but for those that are soon rewritten: in level 0, and in level 1 of a tree of
+    /// three levels or more. Default LZ4 where built in.
     pub compression: Option<Codec>,
     /// Block cache in bytes, part of the budget. Default a quarter of it.
     pub cache_size: Option<u64>,
@@ -77,13 +78,14 @@ pub struct Config {
 pub struct TreeConfig {
     /// Raw bytes of a data block, 64 B to 1 MiB. Smaller: fewer bytes per point read. Default 4 KiB.
     pub block_size: Option<u64>,
-    /// Filter bits per key, 0 to 24; 0 writes no filters. Default 10 (about 1 % false positives).
+    /// Filter bits per key of the last level, 0 to 24; each level above has 2 more, up to 16. 0 writes no filters.
+    /// Default 10 (about 1 % false positives).
     pub filter_bits: Option<u64>,
     /// Bytes at which a compaction ends a table, 4 KiB to 1 GiB. Default 32 MiB.
     pub table_size: Option<u64>,
     /// Runs in level 0 that start a compaction, 2 to 64. Default 4.
     pub level0_runs: Option<u64>,
-    /// Bytes that are worth a level of their own between level 0 and the last level, 4 KiB to 1 TiB. Smaller: more
+    /// Raw bytes that are worth a level of their own between level 0 and the last level, 4 KiB to 1 TiB. Smaller: more
     /// levels, smaller merges. Default 64 MiB.
     pub level1_size: Option<u64>,
     /// Bytes of tables that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default 1 GiB.

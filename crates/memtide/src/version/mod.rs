@@ -25,6 +25,12 @@ pub(crate) use table_meta::{Graveyard, TableMeta};
 /// Levels of a tree. Level 6 of the defaults holds 6.4 TiB.
 pub(crate) const LEVELS: usize = 7;
 
+/// Whether what lies in a level of a tree that ends at level `last` is soon rewritten, and little beside the rest:
+/// compressing it costs more than it saves.
+pub(crate) fn is_passing(level: usize, last: usize) -> bool {
+    level == 0 || (level == 1 && last >= 3)
+}
+
 /// The tables of one keyspace at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
@@ -74,6 +80,11 @@ impl Version {
 
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
         self.tables_of(level).map(|table| table.size).sum()
+    }
+
+    /// What the tables of a level weigh.
+    pub(crate) fn level_weight(&self, level: usize) -> u64 {
+        self.tables_of(level).map(|table| table.weight()).sum()
     }
 
     /// The last level that holds data; 0 if none does.
@@ -280,6 +291,15 @@ mod tests {
         assert_eq!(numbers(version.overlapping(1, b"l", &to)), [3, 2]);
         let without = version.with(&[3, 4], &[]).expect("both are there");
         assert_eq!(numbers(without.tables()), [5, 2, 1], "a run without tables is none");
+    }
+
+    #[test]
+    fn what_passes_is_level_0_and_a_level_1_with_two_levels_below() {
+        let passing = |last: usize| (0..=last).filter(|&l| is_passing(l, last)).collect::<Vec<_>>();
+        assert_eq!(
+            [0, 1, 2, 3, 6].map(passing),
+            [vec![0], vec![0], vec![0], vec![0, 1], vec![0, 1]]
+        );
     }
 
     /// What may lie under a merge: everything older than its newest input, except its inputs.

@@ -35,6 +35,7 @@ pub(crate) struct TableMeta {
     pub(crate) largest: Upper,
     pub(crate) seq_min: SeqNo,
     pub(crate) seq_max: SeqNo,
+    /// Bytes of keys and values before compression.
     raw_bytes: u64,
     /// The open table, while the table store keeps it so.
     pub(crate) open: SwapOption<Table>,
@@ -80,6 +81,11 @@ impl TableMeta {
         self.smallest.as_slice() <= key && self.largest.admits(key)
     }
 
+    /// What it holds, whatever it was compressed with: what the sizes of levels are compared by. Never 0.
+    pub(crate) fn weight(&self) -> u64 {
+        self.raw_bytes.max(1)
+    }
+
     /// What its builder said of it.
     pub(crate) fn summary(&self) -> TableSummary {
         TableSummary {
@@ -121,7 +127,7 @@ impl TableMeta {
             largest,
             seq_min: number,
             seq_max: number,
-            raw_bytes: 0,
+            raw_bytes: 1000,
         };
         Self::new(number, 0, summary, &Arc::default())
     }
