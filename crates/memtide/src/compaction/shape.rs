@@ -13,7 +13,7 @@ pub(super) const GROWTH: u64 = 10;
 pub(crate) struct Shape {
     /// Runs in level 0 that make it due.
     pub(crate) level0_runs: usize,
-    /// Bytes that are worth a level of their own between level 0 and the last.
+    /// What the level under level 0 should weigh, more or less.
     pub(crate) level1_size: u64,
     /// Every read sees past a tombstone below.
     pub(crate) settled: SeqNo,

@@ -85,8 +85,8 @@ pub struct TreeConfig {
     pub table_size: Option<u64>,
     /// Runs in level 0 that start a compaction, 2 to 64. Default 4.
     pub level0_runs: Option<u64>,
-    /// Raw bytes that are worth a level of their own between level 0 and the last level, 4 KiB to 1 TiB. Smaller: more
-    /// levels, smaller merges. Default 64 MiB.
+    /// Raw bytes of the level that level 0 is merged into, 4 KiB to 1 TiB: it has half to five times as many. Best is
+    /// what level 0 has when it is due. Default 64 MiB.
     pub level1_size: Option<u64>,
     /// Bytes of tables that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default 1 GiB.
     pub fifo_size: Option<u64>,

@@ -473,6 +473,9 @@ pub(crate) fn load(
 
 #[cfg(test)]
 mod tests {
+    use memtide_base::Upper;
+    use memtide_memtable::MemtableType;
+
     use super::*;
 
     fn empty() -> ManifestState {
@@ -499,5 +502,35 @@ mod tests {
         assert_eq!(copy.closed, Some(closed));
         copy.apply(&Edit::new(vec![Change::SeqHigh { seq: 12_288 }])).expect("a sound edit");
         assert_eq!(copy.closed, None);
+    }
+    #[test]
+    fn a_snapshot_keeps_runs_and_strategies_and_other_options_leave_the_strategy() {
+        let mut state = empty();
+        let options = KeyspaceOptions {
+            memtable_type: MemtableType::Trie.into(),
+            max_memtable_size: 1 << 20,
+            logged: true,
+            compaction: Compaction::Tiered,
+        };
+        let table = |number, rank| {
+            let end = Upper::Included(b"z".to_vec());
+            let run = RunId { level: 2, rank };
+            Change::TableAdd(TableMeta::for_tests(number, b"a", end).stored(run))
+        };
+        let mut changes = Change::new_keyspace(0, "default".to_owned(), options.clone());
+        changes.extend([table(7, 0), table(9, 4), table(8, 3)]);
+        state.apply(&Edit::new(changes)).expect("a sound edit");
+        let other = KeyspaceOptions { max_memtable_size: 1 << 21, ..options.clone() };
+        let changes = state.option_changes(0, &other);
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        state.apply(&Edit::new(changes)).expect("a sound edit");
+
+        let mut copy = empty();
+        let bytes = state.snapshot().encode(0);
+        copy.apply(&Edit::decode(&bytes, 0).expect("just encoded")).expect("a sound edit");
+        let copy = copy.keyspace(0);
+        assert_eq!(copy.options, other);
+        let runs = copy.version.runs().iter().map(|run| (run.id.rank, run.tables()[0].number));
+        assert_eq!(runs.collect::<Vec<_>>(), [(4, 9), (3, 8), (0, 7)]);
     }
 }

@@ -105,7 +105,11 @@ fn disturb(db: &Db, spaces: &[Keyspace; 2], draw: &mut Draw, done: &AtomicBool) 
                 let space = &spaces[usize::try_from(draw.below(2)).unwrap()];
                 space.set_memtable(draw.memtable()).unwrap();
             }
-            3..=5 => db.flush().unwrap(),
+            3 => {
+                let space = &spaces[usize::try_from(draw.below(2)).unwrap()];
+                space.set_compaction(draw.compaction()).unwrap();
+            }
+            4..=5 => db.flush().unwrap(),
             6 => db.compact().unwrap(),
             _ => assert!(db.stats().visible >= db.stats().durable.min(1)),
         }
