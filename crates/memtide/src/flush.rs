@@ -74,6 +74,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 older: &older,
                 run: RunId::first(0),
                 last: claim.version.deepest(),
+                bars: Vec::new(),
                 under: Vec::new(),
                 table_size: u64::MAX,
             },

@@ -42,6 +42,8 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) run: RunId,
     /// The last level of the tree then.
     pub(crate) last: usize,
+    /// Keys that no table may reach across, ascending: other tables of its run are there.
+    pub(crate) bars: Vec<Vec<u8>>,
     /// Tables that the result will lie over, by their first keys.
     pub(crate) under: Vec<Arc<TableMeta>>,
     /// Bytes at which a table ends.
@@ -96,6 +98,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
         run: merge.run,
         last: merge.last,
         fragments: Vec::new(),
+        bars: Vec::new(),
         under: Vec::new(),
         overlap: 0,
         open: None,
@@ -118,6 +121,8 @@ struct Outputs<'e> {
     run: RunId,
     last: usize,
     fragments: Vec<Fragment>,
+    /// What is left of the keys that no table may reach across, the next one last.
+    bars: Vec<Vec<u8>>,
     /// What is left of the tables that the result lies over, the next one last.
     under: Vec<Arc<TableMeta>>,
     /// Bytes of those that the present table lies over.
@@ -134,17 +139,29 @@ impl Outputs<'_> {
         self.fragments = rule.fragments();
         self.under = merge.under;
         self.under.reverse();
+        self.bars = merge.bars;
+        self.bars.reverse();
         let mut versions = VersionStream::new(merge.sources, merge.anchor);
         rule.walk(&mut versions, |met, is_newest| {
             let entry = met.entry();
             if is_newest {
+                self.cut_at_bars(Some(entry.key))?;
                 self.cut_if_full(entry.key, merge.table_size)?;
             }
             self.builder()?.add(entry)
         })?;
+        self.cut_at_bars(None)?;
         self.finish(None)?;
         if !self.done.is_empty() {
             self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the table at each bar up to `key`, or at all that are left, so that range tombstones are clipped there.
+    fn cut_at_bars(&mut self, key: Option<&[u8]>) -> Result<()> {
+        while let Some(bar) = self.bars.pop_if(|bar| key.is_none_or(|key| bar.as_slice() <= key)) {
+            self.finish(Some(&bar))?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
 pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
     if let Some(level) = (1..LEVELS).find(|&level| version.run_count(level) > 1) {
         let inputs = Input::whole_levels(version, level..level + 1);
-        return Some(Plan { inputs, output: Some(RunId::first(level)), may_move: false });
+        return Some(Plan { inputs, output: Some(RunId::first(level)), may_move: true });
     }
     let goal = Targets::of(version, shape);
     if goal.is_outgrown() {
@@ -154,8 +154,14 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { level0_runs: 2, level1_size: 600, settled: 100, fifo_size: 0, compresses: true };
+    const SHAPE: Shape = Shape {
+        level0_runs: 2,
+        level1_size: 600,
+        settled: 100,
+        fifo_size: 0,
+        table_size: 1000,
+        compresses: true,
+    };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {

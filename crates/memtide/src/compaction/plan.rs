@@ -6,7 +6,8 @@ use std::ops::Range;
 use memtide_base::Upper;
 use memtide_base::sync::Arc;
 
-use crate::version::{LEVELS, RunId, TableMeta, Version};
+use super::shape::Shape;
+use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
 
 /// Tables of one run, or of level 0, that a plan takes.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ pub(crate) struct Plan {
     pub(crate) inputs: Vec<Input>,
     /// `None` drops the tables with all that is in them.
     pub(crate) output: Option<RunId>,
-    /// Whether tables that meet no others on the way may go there as they are.
+    /// Whether tables that meet no others may go there as they are.
     pub(crate) may_move: bool,
 }
 
@@ -69,6 +70,33 @@ impl Plan {
         let [only] = self.inputs.as_slice() else { return None };
         let disjoint = only.run.level > 0 || only.tables.len() == 1;
         self.output.filter(|output| self.may_move && disjoint && only.run != *output)
+    }
+
+    /// Of a merge, the tables that go to the output as they are, in key order: they meet no other input, nothing in
+    /// them is dead, they are not so small that they would be many, and they are compressed as the output is.
+    pub(crate) fn kept(&self, shape: &Shape, last: usize) -> Vec<Arc<TableMeta>> {
+        let Some(output) = self.output.filter(|_| self.may_move) else { return Vec::new() };
+        let passes = |level: usize| shape.compresses && is_passing(level, last);
+        let mut tables: Vec<_> = self
+            .inputs
+            .iter()
+            .flat_map(|input| input.tables.iter().map(move |table| (input.run.level, table)))
+            .collect();
+        tables.sort_by(|(_, a), (_, b)| a.smallest.cmp(&b.smallest));
+        let mut kept = Vec::new();
+        let mut reached: Option<&Upper> = None;
+        for (at, &(level, table)) in tables.iter().enumerate() {
+            let behind = reached.is_none_or(|reached| !reached.admits(&table.smallest));
+            let next = tables.get(at + 1);
+            let before = next.is_none_or(|(_, next)| !table.largest.admits(&next.smallest));
+            let alive = table.deletes + table.range_deletes == 0 && table.keys == table.rows;
+            let large = table.weight() * 4 >= shape.table_size;
+            if behind && before && alive && large && (!passes(level) || passes(output.level)) {
+                kept.push(Arc::clone(table));
+            }
+            reached = reached.max(Some(&table.largest));
+        }
+        kept
     }
 
     /// What the plan would break: order of age, of any key, or disjointness of the output's run.
@@ -159,6 +187,40 @@ pub(super) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_that_meet_no_other_are_kept_if_it_costs_nothing() {
+        let version = testing::version(&[
+            (0, 0, 9, "a", "c"),
+            (0, 0, 8, "x", "z"),
+            (1, 0, 1, "a", "b"),
+            (1, 0, 2, "d", "e"),
+            (1, 0, 3, "f", "g"),
+            (1, 0, 4, "y", "y"),
+            (2, 0, 5, "g", "h"),
+            (2, 0, 6, "i", "j"),
+        ]);
+        let shape = |table_size, compresses| Shape {
+            level0_runs: 2,
+            level1_size: 1,
+            settled: 0,
+            fifo_size: 0,
+            table_size,
+            compresses,
+        };
+        let kept = |levels: Range<usize>, may_move, shape, last| {
+            let inputs = Input::whole_levels(&version, levels);
+            let plan = Plan { inputs, output: Some(RunId::first(last)), may_move };
+            plan.kept(&shape, last).iter().map(|table| table.number).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0..7, true, shape(4000, true), 2), [2, 6]);
+        assert_eq!(kept(0..7, false, shape(4000, true), 2), [0; 0], "all must be rewritten");
+        assert_eq!(kept(0..7, true, shape(4001, true), 2), [0; 0], "they are small");
+        assert_eq!(kept(0..7, true, shape(4000, true), 3), [6], "level 1 is not compressed");
+        assert_eq!(kept(0..7, true, shape(4000, false), 3), [2, 6], "nothing is compressed");
+        assert_eq!(kept(0..1, true, shape(4000, false), 1), [9, 8]);
+        assert_eq!(kept(0..1, true, shape(4000, true), 1), [0; 0], "level 0 is not compressed");
+    }
 
     #[test]
     fn a_plan_that_would_bring_old_data_above_new_is_refused() {

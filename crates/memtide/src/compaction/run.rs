@@ -1,11 +1,14 @@
 //! Runs a compaction plan.
 
+use std::collections::BTreeSet;
+
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{RangeTombstone, Result};
 
 use super::plan::{Input, Plan};
+use super::shape::Shape;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::read::{LevelCursor, Source};
@@ -51,7 +54,9 @@ fn merge(
     let readers = engine.snapshots.readers();
     let numbers = plan.tables().map(|table| table.number).collect();
     let older = OutsideTables::around(version, numbers);
-    let (sources, tombstones) = open_inputs(engine, plan)?;
+    let last = version.deepest().max(output.level);
+    let kept = plan.kept(&Shape::of(engine), last);
+    let (sources, tombstones) = open_inputs(engine, plan, &kept)?;
     // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
     let anchor = keyspace.current().active.learned_anchor();
     let tables = rewrite(
@@ -64,12 +69,14 @@ fn merge(
             readers: &readers,
             older: &older,
             run: output,
-            last: version.deepest().max(output.level),
+            last,
+            bars: kept.iter().map(|table| table.smallest.clone()).collect(),
             under: under(version, output.level),
             table_size: engine.settings.table_size,
         },
     )?;
-    Ok(tables.into_iter().map(Change::TableAdd).collect())
+    let kept = kept.iter().map(|table| table.stored(output));
+    Ok(tables.into_iter().chain(kept).map(Change::TableAdd).collect())
 }
 
 /// The tables that the result will lie over, in key order.
@@ -81,9 +88,17 @@ fn under(version: &Version, level: usize) -> Vec<Arc<TableMeta>> {
     tables
 }
 
-fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
+/// What is merged: all inputs but those that are `kept`.
+fn open_inputs(
+    engine: &Engine,
+    plan: &Plan,
+    kept: &[Arc<TableMeta>],
+) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
+    let kept: BTreeSet<u64> = kept.iter().map(|table| table.number).collect();
     let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
     for Input { run, tables } in &plan.inputs {
+        let merged = tables.iter().filter(|table| !kept.contains(&table.number));
+        let tables: Vec<_> = merged.cloned().collect();
         let single = run.level == 0 || tables.len() == 1;
         for meta in tables.iter().filter(|meta| single || meta.range_deletes > 0) {
             let table = engine.tables.open(meta)?;
@@ -93,7 +108,7 @@ fn open_inputs(engine: &Engine, plan: &Plan) -> Result<(Vec<Source>, Vec<RangeTo
             }
         }
         if !single {
-            let metas: Arc<[_]> = Arc::from(tables.as_slice());
+            let metas: Arc<[_]> = Arc::from(tables);
             sources.push(Source::Level(LevelCursor::new(metas, engine.tables.clone(), SEE_ALL)));
         }
     }

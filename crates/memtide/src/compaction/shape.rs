@@ -19,6 +19,8 @@ pub(crate) struct Shape {
     pub(crate) settled: SeqNo,
     /// Bytes of a keyspace that drops its oldest tables.
     pub(crate) fifo_size: u64,
+    /// Bytes at which a table ends.
+    pub(crate) table_size: u64,
     /// Whether tables are compressed where it pays.
     pub(crate) compresses: bool,
 }
@@ -32,6 +34,7 @@ impl Shape {
             level1_size: settings.level1_size,
             settled: oldest.min(readers.visible),
             fifo_size: settings.fifo_size,
+            table_size: settings.table_size,
             compresses: settings.compression != Codec::None,
         }
     }

@@ -27,6 +27,10 @@ fn key(number: u64) -> Vec<u8> {
     format!("{number:06}").into_bytes()
 }
 
+fn number_of(key: &[u8]) -> u64 {
+    str::from_utf8(key).expect("digits").parse().expect("digits")
+}
+
 /// A version and what is in its tables.
 pub(super) struct Tree {
     pub(super) version: Version,
@@ -102,7 +106,7 @@ impl Tree {
     }
 
     /// Does what a plan says, as the executor would with no snapshot alive.
-    fn apply(&mut self, plan: &Plan) {
+    fn apply(&mut self, plan: &Plan, shape: &Shape) {
         plan.check(&self.version).expect("a sound plan");
         let numbers: Vec<u64> = plan.tables().map(|table| table.number).collect();
         if let Some(run) = plan.is_move() {
@@ -110,25 +114,34 @@ impl Tree {
             self.version = self.version.with(&numbers, &moved).expect("a sound move");
             return;
         }
+        let output = plan.output.expect("no strategy here drops anything");
+        let kept = plan.kept(shape, self.version.deepest().max(output.level));
+        let kept: Vec<_> = kept.into_iter().map(|table| (output, table)).collect();
         let inputs: BTreeSet<u64> = numbers.iter().copied().collect();
         let newer = self.version.runs_above(&inputs);
         let mut merged = Rows::new();
-        for (key, seq) in numbers.iter().filter_map(|number| self.rows.remove(number)).flatten() {
+        let is_kept = |number: &&u64| kept.iter().any(|(_, table)| table.number == **number);
+        let gone: Vec<u64> = numbers.iter().filter(|number| !is_kept(number)).copied().collect();
+        for (key, seq) in gone.iter().filter_map(|number| self.rows.remove(number)).flatten() {
             let newest = merged.entry(key).or_default();
             *newest = seq.max(*newest);
         }
         merged.retain(|&number, &mut seq| {
             !is_delete(seq) || self.version.may_hold(newer, &key(number), &inputs)
         });
-        self.version = self.version.with(&numbers, &[]).expect("all are there");
-        self.add(plan.output.expect("no strategy here drops anything"), merged);
+        self.version = self.version.with(&numbers, &kept).expect("all are there");
+        for (_, table) in kept.iter().rev() {
+            let behind = merged.split_off(&number_of(&table.smallest));
+            self.add(output, behind);
+        }
+        self.add(output, merged);
     }
 
     /// Applies plans until there is none; every step is followed by a `check`.
     fn settle(&mut self, plan: Planner<'_>, shape: &Shape, check: impl Fn(&Self)) {
         for _ in 0..10_000 {
             let Some(plan) = plan(&self.version, shape) else { return };
-            self.apply(&plan);
+            self.apply(&plan, shape);
             check(self);
         }
         panic!("it does not end");
@@ -158,6 +171,7 @@ pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<
         level1_size: 2000,
         settled: SeqNo::MAX,
         fifo_size: 0,
+        table_size: 2000,
         compresses: true,
     };
     for seed in 0..200 {
@@ -184,8 +198,14 @@ struct Cost {
 fn cost(plan: Planner<'_>) -> Cost {
     const KEYS: u64 = 300 * FLUSH_ROWS;
     let level1_size = 4 * FLUSH_ROWS * ROW_BYTES;
-    let shape =
-        Shape { level0_runs: 4, level1_size, settled: SeqNo::MAX, fifo_size: 0, compresses: true };
+    let shape = Shape {
+        level0_runs: 4,
+        level1_size,
+        settled: SeqNo::MAX,
+        fifo_size: 0,
+        table_size: 2000,
+        compresses: true,
+    };
     let (mut tree, mut random) = (Tree::new(KEYS), SplitMix64::new(1));
     let (mut flushed, mut space, mut runs) = (0, 0.0_f64, 0);
     for flush in 0..1500 {

@@ -24,8 +24,14 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { level0_runs: 2, level1_size: 1000, settled: 100, fifo_size: 0, compresses: true };
+    const SHAPE: Shape = Shape {
+        level0_runs: 2,
+        level1_size: 1000,
+        settled: 100,
+        fifo_size: 0,
+        table_size: 1000,
+        compresses: true,
+    };
 
     #[test]
     fn a_full_level_becomes_one_run_of_the_next_and_all_is_merged_when_half_of_it_is_new() {

@@ -76,7 +76,7 @@ impl Tiers {
         }
         if below == level {
             let inputs = Input::whole_levels(version, level..LEVELS);
-            return Plan { inputs, output: Some(RunId::first(level)), may_move: false };
+            return Plan { inputs, output: Some(RunId::first(level)), may_move: true };
         }
         let inputs = Input::whole_levels(version, level..below);
         let rank = version.runs_of(below).first().map_or(0, |newest| newest.id.rank + 1);
@@ -87,7 +87,7 @@ impl Tiers {
         let inputs = Input::whole_levels(version, level..LEVELS);
         let weight = inputs.iter().flat_map(|input| &input.tables).map(|t| t.weight()).sum();
         let level = self.level_for(weight, shape).max(version.deepest());
-        Plan { inputs, output: Some(RunId::first(level)), may_move: false }
+        Plan { inputs, output: Some(RunId::first(level)), may_move: true }
     }
 }
 

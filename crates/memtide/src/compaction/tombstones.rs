@@ -95,6 +95,7 @@ mod tests {
                 level1_size: 1000,
                 settled,
                 fifo_size: 0,
+                table_size: 1000,
                 compresses: true,
             };
             assert_eq!(text(&version, leveled::plan(&version, &shape)), want, "{tables:?}");
