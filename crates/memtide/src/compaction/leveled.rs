@@ -13,7 +13,7 @@
 
 use memtide_base::sync::Arc;
 
-use super::plan::{Input, Plan, bounds};
+use super::plan::{Input, Plan, bounds, oldest_of_level0};
 use super::shape::{GROWTH, Shape};
 use super::tombstones;
 use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
@@ -33,7 +33,7 @@ pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
         (0..goal.last).max_by_key(|&level| (goal.score(version, level), LEVELS - level))?;
     if goal.score(version, urgent) > DUE {
         let chosen = match urgent {
-            0 => version.level0(),
+            0 => oldest_of_level0(version),
             level => std::slice::from_ref(cheapest(version, level, goal.below(version, level))?),
         };
         return Some(goal.downwards(version, urgent, chosen));
@@ -152,6 +152,7 @@ fn cheapest(version: &Version, level: usize, below: usize) -> Option<&Arc<TableM
 mod tests {
     use super::super::plan::testing::{text, version};
     use super::super::simulated::converges;
+    use super::super::{lazy_leveled, tiered};
     use super::*;
 
     const SHAPE: Shape = Shape {
@@ -224,6 +225,16 @@ mod tests {
         ] {
             let (version, shape) = (tree(last), Shape { level1_size, ..SHAPE });
             assert_eq!(text(&version, plan(&version, &shape)), want, "{last} {level1_size}");
+        }
+    }
+
+    #[test]
+    fn of_many_runs_in_level_0_the_oldest_go_first() {
+        let many: Vec<_> = (1..=150).map(|number| (0, 0, number, "a", "z")).collect();
+        let version = version(&many);
+        for plan in [plan, lazy_leveled::plan, tiered::plan] {
+            let text = text(&version, plan(&version, &SHAPE));
+            assert!(text.starts_with("L0[64 63 ") && text.contains(" 2 1] -> L"), "{text}");
         }
     }
 

@@ -9,6 +9,15 @@ use memtide_base::sync::Arc;
 use super::shape::Shape;
 use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
 
+/// Runs of level 0 that are merged at once: each table is open meanwhile. `fifo` leaves any number of them.
+const LEVEL0_MAX: usize = 64;
+
+/// The oldest tables of level 0, as many as a merge takes, newest first.
+pub(super) fn oldest_of_level0(version: &Version) -> &[Arc<TableMeta>] {
+    let newer = version.level0().len().saturating_sub(LEVEL0_MAX);
+    &version.level0()[newer..]
+}
+
 /// Tables of one run, or of level 0, that a plan takes.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
@@ -18,6 +27,16 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// The oldest tables of level 0, as many as a merge takes, and all of the levels down to `below`.
+    pub(super) fn from_level0(version: &Version, below: usize) -> Vec<Self> {
+        let mut inputs = Self::whole_levels(version, 1..below);
+        let tables = oldest_of_level0(version).to_vec();
+        if !tables.is_empty() {
+            inputs.insert(0, Self { run: RunId::first(0), tables });
+        }
+        inputs
+    }
+
     /// All tables of some levels, newest runs first.
     pub(crate) fn whole_levels(version: &Version, levels: Range<usize>) -> Vec<Self> {
         let mut inputs = Vec::new();

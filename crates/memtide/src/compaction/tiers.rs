@@ -78,13 +78,19 @@ impl Tiers {
             let inputs = Input::whole_levels(version, level..LEVELS);
             return Plan { inputs, output: Some(RunId::first(level)), may_move: true };
         }
-        let inputs = Input::whole_levels(version, level..below);
+        let inputs = match level {
+            0 => Input::from_level0(version, below),
+            _ => Input::whole_levels(version, level..below),
+        };
         let rank = version.runs_of(below).first().map_or(0, |newest| newest.id.rank + 1);
         Plan { inputs, output: Some(RunId { level: below, rank }), may_move: true }
     }
 
     fn everything_from(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
-        let inputs = Input::whole_levels(version, level..LEVELS);
+        let inputs = match level {
+            0 => Input::from_level0(version, LEVELS),
+            _ => Input::whole_levels(version, level..LEVELS),
+        };
         let weight = inputs.iter().flat_map(|input| &input.tables).map(|t| t.weight()).sum();
         let level = self.level_for(weight, shape).max(version.deepest());
         Plan { inputs, output: Some(RunId::first(level)), may_move: true }
