@@ -296,6 +296,7 @@ impl World {
 
     fn count_upkeep(&mut self) {
         let stats = self.db().stats();
+        assert_eq!((&stats.flush_failure, &stats.compaction_failure), (&None, &None));
         self.flushes += stats.flushes;
         self.compactions += stats.compactions;
         for keyspace in &stats.keyspaces {

@@ -101,6 +101,48 @@ fn rising_keys_are_written_once_under_every_strategy() {
     }
 }
 
+/// Changes at both ends of a run: what lies between them stays as it is, and no new table reaches across it.
+#[test]
+fn tables_between_those_that_are_merged_are_kept() {
+    for strategy in [Compaction::Leveled, Compaction::LazyLeveled] {
+        let sim = Simulation::new(1);
+        let written = count_table_bytes(&sim);
+        let mut config = config(strategy);
+        config.compression = Some(memtide::Codec::None);
+        config.tree.level0_runs = Some(2);
+        config.tree.level1_size = Some(1 << 20);
+        let db = open(&sim, config);
+        let key = |at: u32| format!("{at:04}");
+        for at in 0..2000 {
+            db.put(key(at), [1; 100]).unwrap();
+        }
+        db.compact().unwrap();
+        let before = written.load(Ordering::Relaxed);
+        // A range tombstone is the last thing before what is kept, and one the first behind it.
+        for (first, range) in [(0, 20..30), (1980, 1970..1980)] {
+            (first..first + 10).for_each(|at| db.put(key(at), [2; 100]).unwrap());
+            db.delete_range(key(range.start)..key(range.end)).unwrap();
+            db.flush().unwrap();
+        }
+        sim.steps.run_until_idle();
+        let stats = db.stats();
+        assert_eq!(stats.compaction_failure, None);
+        assert_eq!(stats.keyspaces[0].levels[0].tables, 0, "level 0 was merged");
+        let written = written.load(Ordering::Relaxed) - before;
+        assert!(written < 60_000, "{strategy}: {written} B for two ends of 220,000 B");
+        for at in 0..2000_u32 {
+            let value = match at {
+                20..30 | 1970..1980 => None,
+                0..10 | 1980..1990 => Some(2),
+                _ => Some(1),
+            };
+            let found = db.get(key(at)).unwrap().map(|value| value[0]);
+            assert_eq!(found, value, "{strategy}: {at}");
+        }
+        assert_eq!(db.iter().count(), 1980);
+    }
+}
+
 /// What the keyspace shows from the first to the last of the keys `0..100`.
 fn shown(db: &Db) -> Vec<u32> {
     let keys = db.iter().map(|entry| entry.unwrap().0);
