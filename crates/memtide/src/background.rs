@@ -42,7 +42,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
     if engine.settings.enable_background_compaction {
-        let compaction = submit(Box::new(CompactionJob(weak())))?;
+        let compaction = submit(Box::new(CompactionJob { engine: weak(), last: 0 }))?;
         engine.jobs.lock().compaction = Some(compaction);
     }
     let sync = submit(Box::new(SyncJob(weak())))?;
@@ -149,6 +149,14 @@ fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
     Some(Arc::clone(oldest))
 }
 
+/// All keyspaces, beginning behind the one with the id `last`.
+fn from_behind(engine: &Engine, last: u32) -> Vec<Arc<KeyspaceState>> {
+    let mut keyspaces = engine.all_keyspaces();
+    let behind = keyspaces.partition_point(|keyspace| keyspace.id <= last);
+    keyspaces.rotate_left(behind);
+    keyspaces
+}
+
 /// Merges sealed memtables in memory: many at once while memtables fill quickly, few when they do not.
 struct MergeJob {
     engine: Weak<Engine>,
@@ -170,10 +178,7 @@ impl Job for MergeJob {
             self.rest = now + REST;
         }
         let most = if now < self.rest { SEALED_BUSY } else { SEALED_AT_REST };
-        let mut keyspaces = engine.all_keyspaces();
-        let behind = keyspaces.partition_point(|keyspace| keyspace.id <= self.last);
-        keyspaces.rotate_left(behind);
-        for keyspace in keyspaces {
+        for keyspace in from_behind(&engine, self.last) {
             let room = sealed_merge::room_beside_writers(&engine, &keyspace);
             match sealed_merge::merge(&engine, &keyspace, most, room) {
                 Ok(Merge::Done) => {
@@ -196,7 +201,11 @@ impl Job for MergeJob {
 }
 
 /// Merges where the shape of a tree asks for it.
-struct CompactionJob(Weak<Engine>);
+struct CompactionJob {
+    engine: Weak<Engine>,
+    /// The keyspace that was compacted last: those behind it come first, so that none waits for ever.
+    last: u32,
+}
 
 impl Job for CompactionJob {
     fn name(&self) -> &'static str {
@@ -204,14 +213,17 @@ impl Job for CompactionJob {
     }
 
     fn step(&mut self) -> Step {
-        let Some(engine) = alive(&self.0) else { return Step::Done };
+        let Some(engine) = alive(&self.engine) else { return Step::Done };
         if engine.health.check_writable().is_err() {
             return Step::Park(None);
         }
         let mut failure = None;
-        for keyspace in engine.all_keyspaces() {
+        for keyspace in from_behind(&engine, self.last) {
             match compaction::step(&engine, &keyspace) {
-                Ok(true) => return Step::Again,
+                Ok(true) => {
+                    self.last = keyspace.id;
+                    return Step::Again;
+                }
                 Ok(false) => {}
                 // The others are compacted all the same.
                 Err(error) => failure = Some(error.to_string()),
@@ -274,6 +286,31 @@ mod tests {
             keyspace.put(at.to_be_bytes(), [1; 100]).expect("there is room");
             at += 1;
         }
+    }
+
+    #[test]
+    fn a_keyspace_that_always_needs_a_compaction_keeps_no_other_from_one() {
+        let sim = Simulation::new(1);
+        let mut config = Config {
+            durability: Some(Durability::Buffered),
+            enable_background_compaction: Some(false),
+            ..Config::default()
+        };
+        config.tree.level0_runs = Some(2);
+        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let second = db.keyspace("second").expect("made");
+        let engine = Arc::downgrade(db.handle.engine());
+        let mut job = CompactionJob { engine, last: 0 };
+        let flush = |keyspace: &Keyspace| {
+            keyspace.put("key", "value").expect("there is room");
+            db.flush().expect("written");
+        };
+        (0..2).for_each(|_| flush(&second));
+        for _ in 0..2 {
+            (0..2).for_each(|_| flush(&db.default_keyspace()));
+            assert_eq!(job.step(), Step::Again);
+        }
+        assert_eq!(second.state().current().version.level0().len(), 0);
     }
 
     #[test]
