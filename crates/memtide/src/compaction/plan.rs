@@ -71,7 +71,7 @@ impl Plan {
         let deepest = version.deepest();
         let has_waste = version
             .tables()
-            .any(|table| table.deletes + table.range_deletes > 0 || table.keys < table.rows);
+            .any(|table| table.deletes > 0 || table.range_deletes > 0 || table.keys < table.rows);
         if inputs.is_empty() || (inputs.len() == 1 && deepest > 0 && !has_waste) {
             return None;
         }
@@ -108,7 +108,7 @@ impl Plan {
             let behind = reached.is_none_or(|reached| !reached.admits(&table.smallest));
             let next = tables.get(at + 1);
             let before = next.is_none_or(|(_, next)| !table.largest.admits(&next.smallest));
-            let alive = table.deletes + table.range_deletes == 0 && table.keys == table.rows;
+            let alive = (table.deletes, table.range_deletes) == (0, 0) && table.keys == table.rows;
             let large = table.weight() * 4 >= shape.table_size;
             if behind && before && alive && large && (!passes(level) || passes(output.level)) {
                 kept.push(Arc::clone(table));

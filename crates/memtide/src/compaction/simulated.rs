@@ -234,3 +234,39 @@ fn strategies_trade_writes_for_space_and_reads() {
     assert!(lazy.write < 0.8 * leveled.write && lazy.space < 1.25 && lazy.runs <= 12);
     assert!(tiered.write < 0.7 * lazy.write && tiered.space < 2.1 && tiered.runs <= 16);
 }
+
+/// Counts that no table can have make no strategy stumble: a manifest says what it likes.
+#[test]
+fn impossible_counts_in_a_manifest_overflow_nothing() {
+    let table = |number: u64| {
+        let upper = Upper::Included(key(number));
+        let mut summary = TableMeta::for_tests(number, &key(number), upper).summary();
+        summary.rows = u64::MAX - number % 2;
+        (summary.keys, summary.deletes) = (u64::MAX, u64::MAX);
+        (summary.range_deletes, summary.raw_bytes) = (u64::MAX, u64::MAX);
+        Arc::new(TableMeta::new(number, 0, summary, &Arc::default()))
+    };
+    let tables: Vec<_> = (0..60)
+        .map(|number| {
+            let level = usize::try_from(number % 5).expect("small");
+            let rank = if level == 0 { 0 } else { number % 2 };
+            (RunId { level, rank }, table(number))
+        })
+        .collect();
+    let version = Version::empty().with(&[], &tables).expect("disjoint");
+    let shape = Shape {
+        level0_runs: 2,
+        level1_size: 1 << 40,
+        settled: SeqNo::MAX,
+        fifo_size: 0,
+        table_size: 1 << 30,
+        compresses: true,
+    };
+    for plan in [leveled::plan, lazy_leveled::plan, tiered::plan] {
+        let plan = plan(&version, &shape).expect("much to do");
+        plan.check(&version).expect("sound");
+        plan.kept(&shape, 6);
+    }
+    let all = Plan::everything(&version, |weight| leveled::level_for(weight, &shape));
+    assert!(all.is_some_and(|plan| plan.check(&version).is_ok()));
+}

@@ -59,12 +59,17 @@ impl Tiers {
         }
         let (mut weight, mut rows) = (0, 0);
         for table in oldest.tables() {
-            (weight, rows) = (weight + table.weight(), rows + table.rows);
+            weight += table.weight();
+            rows += u128::from(table.rows);
         }
-        let row = weight / rows.max(1);
+        let row = u128::from(weight) / rows.max(1);
         let tables = newer.iter().flat_map(|run| run.tables());
-        let above: u64 = tables.map(|table| table.weight() + table.deletes * row).sum();
-        u128::from(above) * u128::from(self.share) * DUE / u128::from(weight.max(1))
+        let above: u128 = tables
+            .map(|table| {
+                u128::from(table.weight()) + row * u128::from(table.deletes.min(table.weight()))
+            })
+            .sum();
+        above * u128::from(self.share) * DUE / u128::from(weight.max(1))
     }
 
     /// A whole level becomes a run of the next.

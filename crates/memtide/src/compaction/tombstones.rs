@@ -15,8 +15,8 @@ use crate::version::{Run, RunId, TableMeta, Version};
 pub(super) fn are_many<'t>(tables: impl IntoIterator<Item = &'t Arc<TableMeta>>) -> bool {
     let (mut tombstones, mut rows) = (0, 0);
     for table in tables {
-        tombstones += table.deletes + table.range_deletes;
-        rows += table.rows;
+        tombstones += u128::from(table.deletes) + u128::from(table.range_deletes);
+        rows += u128::from(table.rows);
     }
     tombstones > 0 && 2 * tombstones >= rows
 }

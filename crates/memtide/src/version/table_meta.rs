@@ -16,6 +16,9 @@ impl Graveyard {
     }
 }
 
+/// Far above what a table can hold.
+const WEIGHT_MAX: u64 = 1 << 40;
+
 /// One table of a version. Versions, iterators and jobs share it; the file lives as long as it.
 #[derive(Debug)]
 pub(crate) struct TableMeta {
@@ -81,9 +84,10 @@ impl TableMeta {
         self.smallest.as_slice() <= key && self.largest.admits(key)
     }
 
-    /// What it holds, whatever it was compressed with: what the sizes of levels are compared by. Never 0.
+    /// What it holds, whatever it was compressed with: what the sizes of levels are compared by. Never 0, and never so
+    /// much that a tree's sum overflows, whatever the manifest says.
     pub(crate) fn weight(&self) -> u64 {
-        self.raw_bytes.max(1)
+        self.raw_bytes.clamp(1, WEIGHT_MAX)
     }
 
     /// What its builder said of it.
