@@ -143,6 +143,39 @@ fn tables_between_those_that_are_merged_are_kept() {
     }
 }
 
+/// Tombstones that a snapshot keeps alive make no work, and go once it is gone.
+#[test]
+fn deletes_give_their_space_back_when_no_snapshot_needs_them() {
+    for strategy in [Compaction::Leveled, Compaction::LazyLeveled, Compaction::Tiered] {
+        let sim = Simulation::new(1);
+        let mut config = config(strategy);
+        config.tree.level0_runs = Some(2);
+        let db = open(&sim, config);
+        let key = |at: u32| format!("{at:04}");
+        (0..2000).for_each(|at| db.put(key(at), key(at).repeat(10)).unwrap());
+        db.compact().unwrap();
+        let snapshot = db.snapshot();
+        for part in 0..2 {
+            (0..2000).filter(|at| at % 2 == part).for_each(|at| db.delete(key(at)).unwrap());
+            db.flush().unwrap();
+        }
+        let settle = || {
+            sim.clock.advance(Duration::from_secs(2));
+            sim.steps.run_until_idle();
+            let stats = db.stats();
+            assert_eq!(stats.compaction_failure, None);
+            (stats.compactions, stats.keyspaces[0].table_bytes)
+        };
+        let (compactions, _) = settle();
+        assert_eq!(settle().0, compactions, "{strategy}: nothing can be gained yet");
+        assert_eq!(snapshot.iter(&db.default_keyspace()).count(), 2000);
+        drop(snapshot);
+        let bytes = settle().1;
+        assert_eq!(db.iter().count(), 0);
+        assert!(bytes < 20_000, "{strategy}: {bytes} B of nothing");
+    }
+}
+
 /// What the keyspace shows from the first to the last of the keys `0..100`.
 fn shown(db: &Db) -> Vec<u32> {
     let keys = db.iter().map(|entry| entry.unwrap().0);
