@@ -14,6 +14,7 @@
 //! After a failed append or sync nothing more is written to that file and nothing the edit adds or drops is
 //! removed; a manifest that failed stays failed until the database is opened again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use memtide_base::checksum::xxh3_64;
@@ -194,25 +195,21 @@ impl ManifestState {
     ) -> Result<Vec<Arc<TableMeta>>, String> {
         let graveyard = Arc::clone(&self.graveyard);
         let keyspace = self.keyspace_mut(*keyspace)?;
-        let leaving: Vec<_> = keyspace
-            .version
-            .tables()
-            .filter(|table| drops.contains(&table.number))
-            .cloned()
-            .collect();
+        let dropped: BTreeSet<u64> = drops.iter().copied().collect();
+        let tables = keyspace.version.tables().filter(|table| dropped.contains(&table.number));
+        let mut leaving: BTreeMap<u64, Arc<TableMeta>> =
+            tables.map(|table| (table.number, Arc::clone(table))).collect();
         let mut added = Vec::with_capacity(adds.len());
         for stored in adds {
             // A table that moves between levels stays the same object: its file is in use.
-            let moved = leaving.iter().find(|table| table.number == stored.number);
-            let table = moved.cloned().unwrap_or_else(|| {
+            let table = leaving.remove(&stored.number).unwrap_or_else(|| {
                 let summary = stored.summary.clone();
                 Arc::new(TableMeta::new(stored.number, stored.keyspace, summary, &graveyard))
             });
             added.push((stored.run, table));
         }
         keyspace.version = Arc::new(keyspace.version.with(drops, &added)?);
-        let stays = |table: &TableMeta| adds.iter().any(|stored| stored.number == table.number);
-        Ok(leaving.into_iter().filter(|table| !stays(table)).collect())
+        Ok(leaving.into_values().collect())
     }
 
     /// The changes that give a keyspace these options; none if it has them.
