@@ -77,7 +77,8 @@ impl Vfs for StdVfs {
             let len = if is_file { meta.len() } else { 0 };
             entries.push(DirEntry { name: PathBuf::from(entry.file_name()), is_file, len });
         }
-        entries.sort_unstable();
+        // By bytes: comparing paths looks for their components.
+        entries.sort_unstable_by(|a, b| a.name.as_os_str().cmp(b.name.as_os_str()));
         Ok(entries)
     }
 

@@ -55,7 +55,7 @@ impl VisibleCursor {
             merge.add(Source::Level(cursor));
         }
         let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
-        let on_disk = view.version.tables().any(|meta| meta.range_deletes > 0);
+        let on_disk = view.version.has_range_tombstones();
         Ok(Self { merge, view, tables, below, has_range_tombstones: in_memory || on_disk })
     }
 

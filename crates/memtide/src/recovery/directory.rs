@@ -38,17 +38,21 @@ impl TableFiles {
     /// Every table the manifest names is there and has its length.
     pub(super) fn check(&self, state: &ManifestState) -> Result<()> {
         for table in state.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables()) {
-            let name = files::table_name(table.number);
             let place = self.found.binary_search_by_key(&table.number, |(number, _)| *number);
-            match place.map(|place| &self.found[place].1) {
-                Ok(entry) if entry.is_file && entry.len == table.size => {}
-                Ok(entry) => {
-                    let (has, says) = (entry.len, table.size);
-                    let detail = format!("it has {has} B, the manifest says {says} B");
-                    return Err(Error::corruption("table", name, has.min(says), detail));
+            let (offset, detail) = match place.map(|place| &self.found[place].1) {
+                Ok(entry) if entry.is_file && entry.len == table.size => continue,
+                Ok(DirEntry { len, .. }) => {
+                    let says = table.size;
+                    (*len.min(&says), format!("it has {len} B, the manifest says {says} B"))
                 }
-                Err(_) => return Err(Error::corruption("table", name, 0, "the file is missing")),
-            }
+                Err(_) => (0, "the file is missing".to_owned()),
+            };
+            return Err(Error::corruption(
+                "table",
+                files::table_name(table.number),
+                offset,
+                detail,
+            ));
         }
         Ok(())
     }

@@ -38,11 +38,12 @@ pub(crate) struct Version {
     level0: Arc<[Arc<TableMeta>]>,
     /// Those of the deeper levels, none empty: level by level, newest first in each.
     runs: Vec<Run>,
+    has_range_tombstones: bool,
 }
 
 impl Version {
     pub(crate) fn empty() -> Self {
-        Self { level0: Arc::from([]), runs: Vec::new() }
+        Self { level0: Arc::from([]), runs: Vec::new(), has_range_tombstones: false }
     }
 
     /// The tables of level 0, newest first.
@@ -76,6 +77,11 @@ impl Version {
     /// Every table, those with newer data first.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
         self.level0.iter().chain(self.runs.iter().flat_map(Run::tables))
+    }
+
+    /// Whether any table has range tombstones.
+    pub(crate) fn has_range_tombstones(&self) -> bool {
+        self.has_range_tombstones
     }
 
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
@@ -172,7 +178,11 @@ impl Version {
         let mut level0: Vec<_> = new.chain(self.level0.iter().filter(stays)).cloned().collect();
         // Newest first: the youngest run has the largest sequence numbers, of equal ones the one added last.
         level0.sort_by_key(|table| Reverse(table.seq_max));
-        Ok(Self { level0: level0.into(), runs: self.changed_runs(stays, added)? })
+        let runs = self.changed_runs(stays, added)?;
+        let mut version = Self { level0: level0.into(), runs, has_range_tombstones: false };
+        let has_range_tombstones = version.tables().any(|table| table.range_deletes > 0);
+        version.has_range_tombstones = has_range_tombstones;
+        Ok(version)
     }
 
     fn changed_runs(
