@@ -87,6 +87,7 @@ impl Job for Watched {
             if let Some(engine) = self.engine.upgrade() {
                 let what = format!("the background job {} panicked: {text}", self.job.name());
                 engine.fail(&Error::internal(what).with_hint("open the database again"));
+                engine.durable.wake();
             }
             Step::Done
         })
@@ -247,29 +248,36 @@ impl Job for SyncJob {
 
     fn step(&mut self) -> Step {
         let Some(engine) = alive(&self.0) else { return Step::Done };
-        if engine.health.check_writable().is_err() {
-            return Step::Park(None);
-        }
-        let (interval, syncs) = match engine.settings.durability {
-            Durability::Interval(every) => (every, true),
-            _ => (MARK_INTERVAL, false),
-        };
-        let (position, sealed) =
-            engine.commit.lock().as_ref().map_or((0, false), |log| (log.position(), log.sealed));
-        // A writer that does not wait for the next segment leaves it to this job.
-        if sealed && write::follow(&engine).is_err() {
-            return Step::Park(None);
-        }
-        if (syncs || engine.durable.is_awaited()) && write::sync_to(&engine, position).is_err() {
-            return Step::Park(None);
-        }
-        let durable = engine.durable_seq();
-        let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| log.mark(durable));
-        if let Err(error) = marked {
-            engine.fail(&error);
-        }
-        park(&engine, interval)
+        let next = sync(&engine);
+        // Here, as nothing is locked: also those who wait in vain are told so.
+        engine.durable.wake();
+        next
     }
+}
+
+fn sync(engine: &Engine) -> Step {
+    if engine.health.check_writable().is_err() {
+        return Step::Park(None);
+    }
+    let (interval, syncs) = match engine.settings.durability {
+        Durability::Interval(every) => (every, true),
+        _ => (MARK_INTERVAL, false),
+    };
+    let (position, sealed) =
+        engine.commit.lock().as_ref().map_or((0, false), |log| (log.position(), log.sealed));
+    // A writer that does not wait for the next segment leaves it to this job.
+    if sealed && write::follow(engine).is_err() {
+        return Step::Park(None);
+    }
+    if (syncs || engine.durable.is_awaited()) && write::sync_to(engine, position).is_err() {
+        return Step::Park(None);
+    }
+    let durable = engine.durable_seq();
+    let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| log.mark(durable));
+    if let Err(error) = marked {
+        engine.fail(&error);
+    }
+    park(engine, interval)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::keyspace_state::KeyspaceState;
 use crate::range::HalfOpen;
 
 /// Range deletes of one batch: a memtable lists them under each other, so their cost is the square.
-const BATCH_RANGE_DELETES_MAX: usize = 1024;
+pub(crate) const BATCH_RANGE_DELETES_MAX: usize = 1024;
 /// Largest batch in bytes.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 30;
 
@@ -164,6 +164,15 @@ impl BatchBody {
         self.logged.count as usize + self.unlogged.count as usize
     }
 
+    /// Bytes of its operations, encoded.
+    pub(crate) fn bytes(&self) -> usize {
+        self.logged.bytes.len() + self.unlogged.bytes.len()
+    }
+
+    pub(crate) fn range_deletes(&self) -> usize {
+        self.range_deletes
+    }
+
     /// Says what is wrong with any of its operations.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.refused.take() {
@@ -200,7 +209,7 @@ impl BatchBody {
         let payload = if logged { &mut self.logged } else { &mut self.unlogged };
         BatchOp { kind, keyspace: keyspace.id, key, value }.encode(&mut payload.bytes);
         payload.count += 1;
-        if self.logged.bytes.len() + self.unlogged.bytes.len() > BATCH_BYTES_MAX {
+        if self.bytes() > BATCH_BYTES_MAX {
             self.refuse(
                 Error::invalid_argument(format!("a batch above {BATCH_BYTES_MAX} B"))
                     .with_hint("write it in parts"),

@@ -20,8 +20,9 @@ pub struct WriteOptions {
     /// When it is acknowledged, whatever the database's level; `Interval` is `Buffered` here. Default: the
     /// database's level.
     pub durability: Option<Durability>,
-    /// How long the write may wait for memory, for merges of memtables or for writes ahead of it before it begins.
-    /// Once it has begun it is not given up. Default: as long as it takes.
+    /// How long the write may wait for memory, for merges of memtables or for the next segment of the log before it
+    /// begins. Commits in progress are waited for on top, and once it has begun it is not given up. Default: as long
+    /// as it takes.
     pub timeout: Option<Duration>,
 }
 
@@ -34,7 +35,8 @@ impl From<Durability> for WriteOptions {
 /// A write that is visible and, as far as its durability level says, acknowledged.
 ///
 /// Dropping it changes nothing. To know that the write survives a power cut, [`Commit::wait`] for it or `.await` it:
-/// one sync serves all who wait. Writes of keyspaces without a log have none to wait for.
+/// one sync serves all who wait. That goes for what went through the log; a keyspace without one is durable once it
+/// was flushed.
 #[derive(Clone)]
 pub struct Commit {
     engine: Arc<Engine>,
@@ -52,25 +54,29 @@ impl Commit {
         self.committed.last
     }
 
-    /// Whether the write survives a power cut.
+    /// Whether the whole write is known to survive a power cut; never of one that has operations of a keyspace without
+    /// a log.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.engine.durable_seq() >= self.committed.end
+        self.committed.is_logged && self.is_synced()
     }
 
-    /// Blocks until the write survives a power cut, at any durability level.
+    /// Blocks until the log has the write's logged operations on the device, at any durability level.
     ///
     /// # Errors
     /// `Indeterminate` or `ReadOnly` if the device failed: whether the write survives is not known. `Closed` if the
     /// database was closed and failed to sync it.
     pub fn wait(&self) -> Result<()> {
-        write::sync_to(&self.engine, self.committed.end)?;
-        if self.is_durable() { Ok(()) } else { self.engine.check_open() }
+        write::sync_to(&self.engine, self.committed.end)
+    }
+
+    fn is_synced(&self) -> bool {
+        self.engine.durable_seq() >= self.committed.end
     }
 
     /// Whether it is decided that the write survives; `None` while it may still become durable.
     fn decided(&self) -> Option<Result<()>> {
-        if self.is_durable() {
+        if self.is_synced() {
             return Some(Ok(()));
         }
         if let Err(failed) = self.engine.health.check_writable() {
@@ -78,7 +84,7 @@ impl Commit {
         }
         // Closing lets go of the log once it has synced it.
         let closed = self.engine.is_closed() && self.engine.commit.lock().is_none();
-        closed.then(|| if self.is_durable() { Ok(()) } else { self.engine.check_open() })
+        closed.then(|| if self.is_synced() { Ok(()) } else { self.engine.check_open() })
     }
 }
 

@@ -17,8 +17,10 @@ use crate::keyspace_state::KeyspaceState;
 pub(crate) struct Committed {
     /// The number of its last operation.
     pub(crate) last: SeqNo,
-    /// Once the log is synced up to here, the write is durable.
+    /// Once the log is synced up to here, what of the write is logged is durable.
     pub(crate) end: SeqNo,
+    /// Whether all of it is logged.
+    pub(crate) is_logged: bool,
 }
 
 /// What a write must wait for before it can be tried again; nothing of it has happened.

@@ -165,7 +165,7 @@ impl Db {
         let id = manifest.state().next_keyspace;
         let options = engine.config.keyspace_options(&engine.settings, name, None);
         let changes = Change::new_keyspace(id, name.to_owned(), options.clone());
-        manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
+        manifest.append(Edit::new(changes)).inspect_err(|error| engine.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspace(id).version);
         let active = engine.new_memtable(&options, None, Anchor::default());
         let state = KeyspaceState::new(id, name.to_owned(), options, active, version);
@@ -180,10 +180,10 @@ impl Db {
         Batch { engine: Arc::clone(self.engine()), body: BatchBody::default() }
     }
 
-    /// Writes a batch: all of it becomes visible at once, and all or nothing of it survives a crash.
+    /// Writes a batch: all of it becomes visible at once, and all or nothing of its logged operations survives a crash.
     ///
     /// # Errors
-    /// As [`Keyspace::put`], for any of its operations; nothing of the batch is visible then.
+    /// As [`Keyspace::put`], for any of its operations, and of the batch as a whole.
     pub fn write(&self, batch: Batch) -> Result<Commit> {
         self.write_with(batch, WriteOptions::default())
     }
@@ -219,7 +219,7 @@ impl Db {
     /// log before it begins, nor for the device afterwards. At level `Sync` the write is visible when this returns and
     /// acknowledged once the [`Commit`] was waited for.
     ///
-    /// A write ahead of this one, or of the others of its group, is let through first.
+    /// Commits in progress are let through first, which takes as long as their writes to the log.
     ///
     /// # Errors
     /// As [`Db::write`]; `Busy` if it would have to wait; what it would have waited for is under way then.
@@ -254,8 +254,9 @@ impl Db {
     pub fn sync(&self) -> Result<()> {
         let engine = self.engine();
         engine.check_open()?;
-        let position = engine.commit.lock().as_ref().map_or(0, Log::position);
-        write::sync_to(engine, position)
+        let position = engine.commit.lock().as_ref().map(Log::position);
+        // Without a log it was opened read-only, or closed meanwhile.
+        position.map_or_else(|| engine.check_open(), |position| write::sync_to(engine, position))
     }
 
     /// Writes all memtables to tables.

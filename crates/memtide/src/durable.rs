@@ -22,11 +22,10 @@ impl Durable {
     /// Says that the log below `end` is on the device.
     pub(crate) fn reach(&self, end: u64) {
         self.below.fetch_max(end, Ordering::Release);
-        self.wake();
     }
 
-    /// Has `waker` woken once more is durable, or nothing will be any more: look again then. Look once more after this
-    /// call as well, before waiting.
+    /// Has `waker` woken by the next step of the sync job, or when the database is closed: more is durable then, or
+    /// nothing will be any more. Look once more after this call, and wake the job.
     pub(crate) fn tell(&self, waker: &Waker) {
         let mut waiting = self.waiting.lock();
         if !waiting.iter().any(|known| known.will_wake(waker)) {
@@ -39,7 +38,7 @@ impl Durable {
         !self.waiting.lock().is_empty()
     }
 
-    /// Wakes all who are to be told.
+    /// Wakes all who are to be told. That is foreign code, which may write, poll or drop the last handle: hold no lock.
     pub(crate) fn wake(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(Waker::wake);

@@ -199,11 +199,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops all writes because of `error`, and tells everyone who waits.
+    /// Stops all writes because of `error`, and tells writers who wait. The sync job tells futures.
     pub(crate) fn fail(&self, error: &Error) {
         self.health.fail(error);
         self.freed.notify();
-        self.durable.wake();
+        self.wake_sync();
     }
 
     /// What a caller without a manifest is told: opened read-only, or closed meanwhile.

@@ -106,7 +106,7 @@ fn install(
         // A flush of another keyspace may have come between, and removed segments accordingly.
         wal_start = wal_start.max(manifest.state().wal_start);
         changes.push(Change::WalStart { lsn: wal_start });
-        manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
+        manifest.append(Edit::new(changes)).inspect_err(|error| engine.fail(error))?;
         let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
         keyspace.install_flush(flushed, version);
     }

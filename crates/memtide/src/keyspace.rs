@@ -74,8 +74,9 @@ impl Keyspace {
     /// Sets the value of a key.
     ///
     /// # Errors
-    /// Nothing is visible then. `InvalidArgument` for a key above 65,535 B or a value above 8 MiB; `Busy`
-    /// if memory cannot be freed; `ReadOnly` after a device failure; `Indeterminate` if the sync failed.
+    /// `InvalidArgument` for a key above 65,535 B or a value above 8 MiB; `Busy` if memory cannot be freed; `ReadOnly`
+    /// after a device failure; `Closed`. Nothing is visible then. `Indeterminate` if the sync failed: the write is
+    /// visible, and may be lost in a power cut.
     #[doc(alias = "insert")]
     #[doc(alias = "set")]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
@@ -247,7 +248,7 @@ fn store_options(
     if changes.is_empty() {
         return Ok(());
     }
-    manifest.append(Edit::new(changes)).inspect_err(|error| engine.health.fail(error))?;
+    manifest.append(Edit::new(changes)).inspect_err(|error| engine.fail(error))?;
     state.set_options(options);
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::config::KeyspaceOptions;
 use crate::version::Version;
 
 /// Memtables of a keyspace at most, the active one included: a read looks into no more. A writer that would make
-/// another waits; see docs/design/0004-memory-tier.md.
+/// another waits; see docs/design/0004-memory-tier.md. A replay may have more for a moment, before anybody reads.
 pub(crate) const RUNS_MAX: usize = 12;
 
 /// Everything a read of one keyspace looks at.

@@ -438,17 +438,18 @@ fn refused(full: &Full) -> Error {
     Error::new(ErrorKind::Busy, full.to_string())
 }
 
-/// Whether so much is in memory that only a flush makes it less.
+/// Whether so much is in memory that only a flush makes it less, and a flush may be.
 fn must_flush(engine: &Engine, keyspace: &KeyspaceState) -> bool {
-    keyspace.current().sealed.len() + 1 >= RUNS_MAX
-        || engine.memtable_bytes() > engine.memtable_share() / 2
+    let crowded = keyspace.current().sealed.len() + 1 >= RUNS_MAX;
+    let full = engine.memtable_bytes() > engine.memtable_share() / 2;
+    (crowded || full) && engine.manifest.lock().is_some()
 }
 
 /// Merges what is sealed if there is too much of it, and flushes everything if it still is too much. Opened
 /// read-only, it stays.
 fn relieve(engine: &Engine, keyspace: &KeyspaceState) -> Result<()> {
     sealed_merge::merge(engine, keyspace, RUNS_MAX - 2, u64::MAX)?;
-    if must_flush(engine, keyspace) && engine.manifest.lock().is_some() {
+    if must_flush(engine, keyspace) {
         for keyspace in engine.all_keyspaces() {
             flush::flush(engine, &keyspace)?;
         }

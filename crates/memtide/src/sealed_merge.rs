@@ -33,9 +33,9 @@ pub(crate) const SEALED_BUSY: usize = 5;
 /// Sealed memtables that it may have while some are being flushed.
 const SEALED_BESIDE_FLUSH: usize = RUNS_MAX - 3;
 /// Range tombstones of one memtable: their fragments cost the square of their number.
-const TOMBSTONES_MAX: u64 = 256;
+pub(crate) const TOMBSTONES_MAX: u64 = 256;
 /// How far apart the writes of one memtable may be; half of what it can take.
-const REACH: u64 = 1 << 33;
+pub(crate) const REACH: u64 = 1 << 33;
 
 /// Records fetched at once.
 const FETCHED: usize = 16;

@@ -35,6 +35,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     *engine.commit.lock() = None;
     *engine.manifest.lock() = None;
     *lock = None;
+    drop(lock);
     engine.durable.wake();
     finished
 }

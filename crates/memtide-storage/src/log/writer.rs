@@ -7,8 +7,9 @@
 //!   every later call fails, as `WriteFile` promises.
 //! - No record crosses the end of a segment; fewer than 24 bytes left there are passed over.
 //!
-//! It takes no lock and never syncs by itself: whoever shares it locks around `append` and syncs through
-//! [`LogWriter::file`] without that lock. Nothing is ever appended to a log that was opened for reading.
+//! It takes no lock and never syncs by itself: whoever shares it locks around `append`, or from the first `stage`
+//! to the `write`, and syncs through [`LogWriter::file`] without that lock. Nothing is ever appended to a log that
+//! was opened for reading.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,9 @@ use super::window::index;
 
 /// The encode buffer is given back after a record larger than this.
 const BUFFER_KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// LSNs behind a skip that are written as zeros, to go on with the same write.
+const GAP_BYTES_MAX: u64 = 4 << 10;
 
 /// A log file being written.
 #[derive(Debug)]
@@ -118,7 +122,8 @@ impl LogWriter {
         Ok(lsn)
     }
 
-    /// Readies one record for the next [`LogWriter::write`] and returns its LSN. `encode` appends its payload,
+    /// Readies one record for the next [`LogWriter::write`] and returns its LSN; behind a long skip, what is staged is
+    /// written first. `encode` appends its payload,
     /// `payload_len` bytes. `durable` is the LSN below which everything is known to have been synced; it lets
     /// recovery tell damage from a torn tail.
     ///
@@ -126,8 +131,8 @@ impl LogWriter {
     /// is the marker written after a sync. A [`RecordKind::Pad`] fills the segment up to its end.
     ///
     /// # Errors
-    /// `Internal` if the record does not fit (ask [`LogWriter::fits`] first) or a skip or pad has a payload. What is
-    /// staged is as before.
+    /// `Internal` if the record does not fit (ask [`LogWriter::fits`] first) or a skip or pad has a payload, and
+    /// what is staged is as before; as [`LogWriter::write`].
     pub fn stage(
         &mut self,
         kind: RecordKind,
@@ -156,6 +161,10 @@ impl LogWriter {
             durable_delta: durable_delta(lsn, durable),
             checksum: 0,
         };
+        let staged_to = self.staged_from + self.buffer.len() as u64;
+        if !self.buffer.is_empty() && lsn - staged_to > GAP_BYTES_MAX {
+            self.write()?;
+        }
         self.encode(header, payload_len, encode);
         self.position += len;
         if self.end() - self.position < RECORD_HEADER_BYTES {
@@ -172,10 +181,12 @@ impl LogWriter {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_at(&self.buffer, self.staged_from - self.header.base);
-        self.buffer.clear();
-        if self.buffer.capacity() > BUFFER_KEPT_BYTES_MAX {
-            self.buffer = Vec::new();
+        // Taken first, so that nothing stays staged whatever happens.
+        let mut staged = std::mem::take(&mut self.buffer);
+        let written = self.file.write_at(&staged, self.staged_from - self.header.base);
+        if staged.capacity() <= BUFFER_KEPT_BYTES_MAX {
+            staged.clear();
+            self.buffer = staged;
         }
         written.map_err(|error| {
             self.position = self.staged_from;
@@ -223,11 +234,8 @@ impl LogWriter {
         self.buffer.resize(start, 0);
         self.buffer.extend_from_slice(&header.encode(seed));
         payload(&mut self.buffer);
-        debug_assert_eq!(
-            self.buffer.len(),
-            start + RECORD_HEADER_LEN + payload_len,
-            "as announced"
-        );
+        let announced = start + RECORD_HEADER_LEN + payload_len;
+        assert_eq!(self.buffer.len(), announced, "a payload is as long as announced");
         self.buffer.resize(start + stored_len, 0);
         let record = &mut self.buffer[start..];
         header.checksum = checksum(seed, record);
@@ -333,6 +341,24 @@ mod tests {
         assert_eq!((vfs.writes("/db/a"), vfs.writes("/db/b")), (1 + records.len(), 2));
         assert_eq!(group.position(), single.position());
         assert_eq!(vfs.bytes("/db/b"), vfs.bytes("/db/a"));
+    }
+
+    #[test]
+    fn what_lies_behind_a_long_skip_is_not_written() {
+        let vfs = MemVfs::default();
+        let mut log = create(&vfs, wal_header(0, 1 << 20));
+        for (kind, count, payload) in [
+            (RecordKind::Batch, 1, &b"first"[..]),
+            (RecordKind::Skip, 500_000, b""),
+            (RecordKind::Batch, 1, b"last"),
+        ] {
+            let encode = |out: &mut Vec<u8>| out.extend_from_slice(payload);
+            log.stage(kind, count, payload.len(), 0, encode).unwrap();
+            assert!(log.buffer.len() < 100);
+        }
+        log.write().unwrap();
+        assert_eq!(vfs.writes("/db/a"), 3, "the header and two pieces");
+        assert!(vfs.bytes("/db/a").len() > 500_000);
     }
 
     #[test]

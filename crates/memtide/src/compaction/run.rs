@@ -118,7 +118,7 @@ fn open_inputs(
 fn install(engine: &Engine, keyspace: &Arc<KeyspaceState>, edit: Edit) -> Result<()> {
     let mut manifest = engine.manifest.lock();
     let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
-    manifest.append(edit).inspect_err(|error| engine.health.fail(error))?;
+    manifest.append(edit).inspect_err(|error| engine.fail(error))?;
     let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
     keyspace.install_version(version);
     Ok(())

@@ -20,15 +20,11 @@ use super::{must_flush, refused, relieve, replay_op};
 use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
+use crate::sealed_merge::{REACH, TOMBSTONES_MAX};
 
 /// Keys and values that are sorted together at most, where the eighth of the memtables' share is more. With that as
 /// the limit a flush, which comes at half of the share, finds four runs, and none are merged before.
 const GATHERED_BYTES_MAX: usize = 256 << 20;
-/// Range tombstones of one memtable: their fragments cost the square of their number.
-const TOMBSTONES_MAX: usize = 256;
-/// How far apart the writes of one memtable may be; half of what it can take.
-const REACH: u64 = 1 << 33;
-
 /// Writes fetched into the caches at once.
 const FETCHED: usize = 16;
 
@@ -177,7 +173,7 @@ impl Gathered {
         let bytes = self.bytes.len() + op.key.len() + op.value.len();
         let is_range = op.kind == Kind::RangeDelete;
         (bytes > limit && !self.is_empty())
-            || (is_range && self.tombstones.len() >= TOMBSTONES_MAX)
+            || (is_range && self.tombstones.len() as u64 >= TOMBSTONES_MAX)
             || seq.saturating_sub(self.first) >= REACH
     }
 

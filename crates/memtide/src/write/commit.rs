@@ -90,18 +90,36 @@ pub(super) fn commit<W: Writes>(
         };
         choices[full] = choice;
     };
+    let mut unfinished = Unfinished { engine, is_over: false };
     let first = append(engine, log, group)?;
     let mut lsn = first;
     let mut committed = Few::new();
     for writes in group {
         let last = insert(engine, *writes, &keyspaces, &mut rooms, lsn);
         lsn += span(*writes);
-        committed.push(Committed { last, end: lsn });
+        committed.push(Committed { last, end: lsn, is_logged: writes.count(false) == 0 });
     }
     drop(rooms);
     engine.snapshots.publish(log.position());
+    unfinished.is_over = true;
     log.count_group(group.len());
     Ok(Attempt::Done(committed))
+}
+
+/// From the append to the publication. If a panic comes between, part of a group may be inserted, and the next writer
+/// would show it: nobody may write any more. After an error the writes are stopped for that reason already.
+struct Unfinished<'e> {
+    engine: &'e Engine,
+    is_over: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let what = "a write panicked while it was being committed";
+            self.engine.fail(&Error::internal(what).with_hint("open the database again"));
+        }
+    }
 }
 
 /// LSNs that the records of a write take.

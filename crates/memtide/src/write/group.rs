@@ -1,19 +1,19 @@
 //! A write's way to the commit lock: alone while nobody else writes, else in a group.
 
-use memtide_base::sync::{Arc, relax};
+use memtide_base::sync::{Arc, MutexGuard, relax};
 use memtide_base::{Error, Result};
 
 use super::commit::{Attempt, commit};
 use super::segments;
 use super::wait::{Patience, Waits};
-use crate::batch::{BatchBody, Writes};
+use crate::batch::{BATCH_RANGE_DELETES_MAX, BatchBody, Writes};
 use crate::commit_queue::{Committed, Need, Outcome, Request};
 use crate::config::Durability;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::wal::Log;
 
-/// Bytes of a group's log records, unless its first write alone has more.
+/// Bytes of a group's operations, unless its first write alone has more.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// How often a writer looks whether somebody has committed for it, before it sleeps.
 const ROUNDS: u32 = 64;
@@ -31,9 +31,9 @@ pub(crate) fn write(
     let is_logged = writes.count(true) > 0;
     if !is_logged && writes.count(false) == 0 {
         let end = engine.snapshots.visible();
-        return Ok(Committed { last: end.saturating_sub(1), end });
+        return Ok(Committed { last: end.saturating_sub(1), end, is_logged: true });
     }
-    check_keyspaces(engine, writes.keyspaces())?;
+    debug_assert!(writes.keyspaces().iter().all(|own| is_of(engine, own)), "checked when added");
     let committed = commit_in_turn(engine, writes, Waits::new(engine, patience))?;
     if durability == Durability::Sync && is_logged && patience != Patience::None {
         segments::sync_to(engine, committed.end)?;
@@ -82,17 +82,20 @@ fn commit_together(engine: &Engine, request: &Arc<Request>) -> Result<Outcome> {
         if let Some(outcome) = request.outcome() {
             return outcome;
         }
-        if let Some(mut log) = engine.commit.try_lock() {
-            return commit_all(engine, &mut log, request);
+        if let Some(log) = engine.commit.try_lock() {
+            return commit_all(engine, log, request);
         }
         relax(round);
     }
-    let mut log = engine.commit.lock();
-    commit_all(engine, &mut log, request)
+    commit_all(engine, engine.commit.lock(), request)
 }
 
 /// Commits for all who wait, unless somebody has done so for `own`.
-fn commit_all(engine: &Engine, log: &mut Option<Log>, own: &Request) -> Result<Outcome> {
+fn commit_all(
+    engine: &Engine,
+    mut log: MutexGuard<'_, Option<Log>>,
+    own: &Request,
+) -> Result<Outcome> {
     if let Some(outcome) = own.outcome() {
         return outcome;
     }
@@ -100,19 +103,23 @@ fn commit_all(engine: &Engine, log: &mut Option<Log>, own: &Request) -> Result<O
     let mut rest = waiting.as_slice();
     while !rest.is_empty() {
         let (group, others) = rest.split_at(group_len(rest));
-        commit_group(engine, log, group);
+        commit_group(engine, &mut log, group);
         rest = others;
     }
+    // Batches may be large, and this the last to hold them.
+    drop(log);
     let lost = || Error::internal("whoever committed for this write panicked");
     own.outcome().unwrap_or_else(|| Err(lost()))
 }
 
-/// How many of the first requests are one group: at least one.
+/// How many of the first requests are one group: at least one, and together no more than one batch might be where
+/// that matters.
 fn group_len(requests: &[Arc<Request>]) -> usize {
-    let mut bytes = 0;
+    let (mut bytes, mut range_deletes) = (0, 0);
     let fits = |request: &&Arc<Request>| {
-        bytes += request.batch.logged_len();
-        bytes <= GROUP_BYTES_MAX
+        bytes += request.batch.bytes();
+        range_deletes += request.batch.range_deletes();
+        bytes <= GROUP_BYTES_MAX && range_deletes <= BATCH_RANGE_DELETES_MAX
     };
     requests.iter().take_while(fits).count().max(1)
 }
@@ -141,18 +148,8 @@ fn settle_all(group: &[Arc<Request>], outcome: impl Fn() -> Result<Outcome>) {
     group.iter().for_each(|request| request.settle(outcome()));
 }
 
-/// A keyspace of another database refuses the whole batch.
-fn check_keyspaces(engine: &Engine, keyspaces: &[Arc<KeyspaceState>]) -> Result<()> {
-    let known = engine.keyspaces.read();
-    for keyspace in keyspaces {
-        if !known.get(keyspace.id).is_some_and(|own| Arc::ptr_eq(own, keyspace)) {
-            let name = &keyspace.name;
-            return Err(Error::invalid_argument(format!(
-                "keyspace {name:?} is not of this database"
-            )));
-        }
-    }
-    Ok(())
+fn is_of(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> bool {
+    engine.keyspaces.read().get(keyspace.id).is_some_and(|own| Arc::ptr_eq(own, keyspace))
 }
 
 #[cfg(test)]
@@ -281,5 +278,38 @@ mod tests {
             let requests: Vec<_> = sizes.iter().map(|&bytes| request(bytes)).collect();
             assert_eq!(group_len(&requests), want, "{sizes:?}");
         }
+    }
+
+    /// Their fragments cost the square of their number.
+    #[test]
+    fn a_group_has_no_more_range_deletes_than_a_batch_may_have() {
+        let sim = Simulation::new(5);
+        let db = open(&sim, 1 << 20);
+        let keyspace = db.default_keyspace();
+        let many = |from: u32, count: u32| {
+            let mut batch = db.batch();
+            for at in from..from + count {
+                batch.delete_range(&keyspace, at.to_be_bytes()..);
+            }
+            batch
+        };
+        let each = 1 + u32::try_from(BATCH_RANGE_DELETES_MAX / WRITERS).expect("small");
+        write_at_once(&db, |writer| {
+            db.write(many(1000 * u32::try_from(writer).expect("few"), each)).expect("room");
+        });
+        assert_eq!(counts(&db), (WRITERS as u64, 2));
+    }
+
+    #[test]
+    fn a_sync_beside_a_close_that_failed_is_no_success() {
+        let sim = Simulation::new(6);
+        let db = open(&sim, 1 << 20);
+        db.put("k", "v").expect("room");
+        let end = db.handle.engine().snapshots.visible();
+        let engine = Arc::clone(db.handle.engine());
+        sim.vfs.fail_at(sim.vfs.op_count(), std::io::ErrorKind::Other);
+        assert!(db.close().is_err());
+        let error = segments::sync_to(&engine, end).expect_err("nothing was synced");
+        assert_eq!(error.kind(), ErrorKind::Closed);
     }
 }

@@ -60,18 +60,13 @@ impl Wait {
     }
 }
 
-/// Has a flush free memory, without waiting for it.
-pub(super) fn ask_for_some(engine: &Engine) {
-    free_some(engine);
-}
-
 fn pinned() -> Error {
     Error::new(ErrorKind::Busy, "memtables that are being read use up the memory")
         .with_hint("drop iterators, or raise memory_budget")
 }
 
 /// What was found to free.
-enum Freeing {
+pub(super) enum Freeing {
     /// It is free already.
     Done,
     /// A flush will free it.
@@ -79,8 +74,8 @@ enum Freeing {
     Nothing,
 }
 
-/// Sees to it that memory becomes free.
-fn free_some(engine: &Engine) -> Freeing {
+/// Sees to it that memory becomes free, without waiting for it.
+pub(super) fn free_some(engine: &Engine) -> Freeing {
     let keyspaces = engine.all_keyspaces();
     let has_sealed = |keyspace: &&Arc<KeyspaceState>| !keyspace.current().sealed.is_empty();
     let mut waiting: Vec<_> = keyspaces.iter().filter(has_sealed).collect();

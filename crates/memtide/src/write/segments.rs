@@ -1,5 +1,7 @@
 //! Syncing the log, going on in a new segment, and letting old ones go.
 
+use std::time::Duration;
+
 use memtide_base::{Error, ErrorKind, Result, SeqNo};
 use memtide_env::WriteFile;
 
@@ -32,8 +34,22 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     log.follow(writer);
     let over = log.older_bytes() > engine.settings.wal_size;
     drop(commit);
+    engine.freed.notify();
     if over {
         engine.wake_flush();
+    }
+    Ok(())
+}
+
+/// As [`follow`], by the sync job, but waits no longer than `left`; then the writer tries again.
+pub(super) fn wait_for_next(engine: &Engine, left: Duration) -> Result<()> {
+    let seen = engine.freed.count();
+    // Who closes or fails notifies after saying so; this order cannot miss it.
+    engine.check_open()?;
+    engine.health.check_writable()?;
+    if engine.commit.lock().as_ref().is_some_and(|log| log.sealed) {
+        engine.wake_sync();
+        engine.env.executor.wait(&engine.freed, seen, Some(left));
     }
     Ok(())
 }
@@ -42,7 +58,8 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
 /// lock is not held meanwhile.
 ///
 /// # Errors
-/// `Indeterminate`: the writes are visible but may be lost in a power cut; the database is read-only.
+/// `Indeterminate`: the writes are visible but may be lost in a power cut; the database is read-only. `Closed` if it
+/// was closed and that did not sync them.
 pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
     if engine.durable_seq() >= lsn {
         return Ok(());
@@ -53,7 +70,8 @@ pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
     }
     let (file, position) = {
         let commit = engine.commit.lock();
-        let Some(log) = commit.as_ref() else { return Ok(()) };
+        // A replay has no log yet, and no database that is closed has one.
+        let Some(log) = commit.as_ref() else { return engine.check_open() };
         (log.writer.file(), log.position())
     };
     sync_file(engine, &*file, position)

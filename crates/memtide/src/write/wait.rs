@@ -43,7 +43,10 @@ impl<'e> Waits<'e> {
         let began = engine.env.clock.now();
         let left = self.left(began, need)?;
         let waited = match need {
-            Need::Segment => segments::follow(engine),
+            Need::Segment => match left {
+                Some(left) => segments::wait_for_next(engine, left),
+                None => segments::follow(engine),
+            },
             Need::Memory => self.memory.wait(engine, left),
             Need::Merge(keyspace) => rotate::wait_for_merge(engine, keyspace, left),
         };
@@ -71,7 +74,9 @@ impl<'e> Waits<'e> {
 fn ask(engine: &Engine, need: &Need) {
     match need {
         Need::Segment => engine.wake_sync(),
-        Need::Memory => memory::ask_for_some(engine),
+        Need::Memory => {
+            memory::free_some(engine);
+        }
         Need::Merge(_) => engine.wake_merge(),
     }
 }

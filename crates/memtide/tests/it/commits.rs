@@ -2,14 +2,18 @@
 
 use std::future::{Future, IntoFuture};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use memtide::{Batch, Commit, Config, Db, Durability, ErrorKind, MemtableType, WriteOptions};
+use memtide::{
+    Batch, Commit, Config, Db, Durability, ErrorKind, MemtableType, WhenDurable, WriteOptions,
+};
 use memtide_env::Simulation;
+use memtide_env::vfs::Disk;
 
 const ROOT: &str = "/db";
 
@@ -178,4 +182,79 @@ fn a_write_that_must_not_wait_does_not_wait_for_the_device_either() {
     commit.wait().unwrap();
     assert!(commit.is_durable() && db.durable_seq() > commit.seqno());
     assert!(db.write(batch(&db, 2)).unwrap().is_durable());
+}
+
+/// Whoever fails, a future that waits for the log is told.
+#[test]
+fn a_commit_is_decided_when_something_else_than_the_log_fails() {
+    let sim = Simulation::new(7);
+    let db = open(&sim, MemtableType::Sorted, Durability::Buffered);
+    let commit = db.write(batch(&db, 1)).unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    let mut wait = pin!(commit.into_future());
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    sim.vfs.fail_at(sim.vfs.op_count(), io::ErrorKind::Other);
+    assert!(db.keyspace("new").is_err(), "the manifest failed");
+    sim.steps.run_until_idle();
+    assert!(woken.0.load(Ordering::SeqCst) > 0);
+    assert!(matches!(wait.poll(&mut context), Poll::Ready(Err(_))));
+}
+
+/// A task that owns the database and waits for one of its commits.
+struct Task(Mutex<Option<(Db, WhenDurable)>>);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let owned = self.0.lock().unwrap().take();
+        drop(owned);
+    }
+}
+
+#[test]
+fn a_waker_may_drop_the_last_handle() {
+    let sim = Simulation::new(8);
+    let db = open(&sim, MemtableType::Trie, Durability::Buffered);
+    let mut wait = db.write(batch(&db, 1)).unwrap().into_future();
+    let task = Arc::new(Task(Mutex::new(None)));
+    let waker = Waker::from(Arc::clone(&task));
+    assert!(pin!(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    *task.0.lock().unwrap() = Some((db, wait));
+    sim.steps.run_until_idle();
+    assert!(task.0.lock().unwrap().is_none());
+    let db = open(&sim, MemtableType::Trie, Durability::Buffered);
+    assert!(db.get(1_u32.to_be_bytes()).unwrap().is_some());
+}
+
+#[test]
+fn what_no_log_has_is_not_durable_by_a_sync() {
+    let sim = Simulation::new(9);
+    let mut config = Config { durability: Some(Durability::Buffered), ..Config::default() };
+    config.set("keyspace.u.durability", "none").unwrap();
+    let db = Db::builder(ROOT).config(config).env(sim.env.clone()).open().unwrap();
+    let unlogged = db.keyspace("u").unwrap();
+    let mut both = batch(&db, 1);
+    both.put(&unlogged, "k", "v");
+    let commit = db.write(both).unwrap();
+    commit.wait().unwrap();
+    assert!(!commit.is_durable() && db.durable_seq() > commit.seqno());
+    assert!(db.write_with(batch(&db, 2), Durability::Sync).unwrap().is_durable());
+}
+
+#[test]
+fn a_panic_in_the_midst_of_a_commit_stops_the_writes_and_shows_nothing() {
+    let sim = Simulation::new(10);
+    let db = open(&sim, MemtableType::Skiplist, Durability::Buffered);
+    db.put("before", "all was well").unwrap();
+    sim.vfs.set_observer(Some(Box::new(|_, _, _: &Disk| panic!("a disk that panics"))));
+    let write = || db.put("during", "half");
+    assert!(catch_unwind(AssertUnwindSafe(write)).is_err());
+    sim.vfs.set_observer(None);
+    assert_eq!(db.put("after", "no").unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert!(db.get("during").unwrap().is_none() && db.get("before").unwrap().is_some());
+    let disk = sim.vfs.disk();
+    drop(db);
+    let db = open(&Simulation::on(disk, 1), MemtableType::Skiplist, Durability::Buffered);
+    assert_eq!(db.iter().count(), 1, "neither the write that panicked nor the one after it");
 }
