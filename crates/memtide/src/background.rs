@@ -2,6 +2,7 @@
 //! machine that an executor steps; none keeps the database alive. One that panics ends, and with it the writes:
 //! whoever waits for its work would wait for ever.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
     if engine.settings.enable_background_compaction {
-        let compaction = submit(Box::new(CompactionJob { engine: weak(), last: 0 }))?;
+        let compaction =
+            submit(Box::new(CompactionJob { engine: weak(), last: 0, resting: BTreeMap::new() }))?;
         engine.jobs.lock().compaction = Some(compaction);
     }
     let sync = submit(Box::new(SyncJob(weak())))?;
@@ -206,6 +208,8 @@ struct CompactionJob {
     engine: Weak<Engine>,
     /// The keyspace that was compacted last: those behind it come first, so that none waits for ever.
     last: u32,
+    /// Until when keyspaces whose compaction failed are left alone.
+    resting: BTreeMap<u32, Duration>,
 }
 
 impl Job for CompactionJob {
@@ -218,8 +222,12 @@ impl Job for CompactionJob {
         if engine.health.check_writable().is_err() {
             return Step::Park(None);
         }
-        let mut failure = None;
+        let now = engine.env.clock.now();
+        self.resting.retain(|_, until| *until > now);
         for keyspace in from_behind(&engine, self.last) {
+            if self.resting.contains_key(&keyspace.id) {
+                continue;
+            }
             match compaction::step(&engine, &keyspace) {
                 Ok(true) => {
                     self.last = keyspace.id;
@@ -227,13 +235,18 @@ impl Job for CompactionJob {
                 }
                 Ok(false) => {}
                 // The others are compacted all the same.
-                Err(error) => failure = Some(error.to_string()),
+                Err(error) => {
+                    *engine.compaction_failure.lock() = Some(error.to_string());
+                    self.resting.insert(keyspace.id, now + RETRY);
+                }
             }
         }
-        let wait =
-            if failure.is_some() { RETRY } else { engine.settings.compaction_check_interval };
-        *engine.compaction_failure.lock() = failure;
-        park(&engine, wait)
+        if self.resting.is_empty() {
+            *engine.compaction_failure.lock() = None;
+        }
+        let retry = self.resting.values().min().copied();
+        let check = now + engine.settings.compaction_check_interval;
+        Step::Park(Some(retry.map_or(check, |retry| retry.min(check))))
     }
 }
 
@@ -308,7 +321,7 @@ mod tests {
         let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
         let second = db.keyspace("second").expect("made");
         let engine = Arc::downgrade(db.handle.engine());
-        let mut job = CompactionJob { engine, last: 0 };
+        let mut job = CompactionJob { engine, last: 0, resting: BTreeMap::new() };
         let flush = |keyspace: &Keyspace| {
             keyspace.put("key", "value").expect("there is room");
             db.flush().expect("written");

@@ -14,6 +14,7 @@ use memtide_memtable::Anchor;
 use memtide_storage::compress::Codec;
 use memtide_storage::table::{TableBuilder, TableIdentity, TableOptions};
 
+use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::files::{self, TABLE_DIR};
 use crate::keyspace_state::KeyspaceState;
@@ -27,6 +28,8 @@ const FILTER_BITS_ABOVE: u32 = 16;
 
 /// Tables' worth of bytes that one table lies over at most.
 const UNDER_MAX: u64 = 10;
+/// A table of less than this part of a full one is not ended for what it lies over: there would be many.
+const SMALL: u64 = 16;
 
 /// One merge: what goes in and where the result belongs.
 pub(crate) struct Rewrite<'m> {
@@ -97,6 +100,8 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
         keyspace: merge.keyspace.id,
         run: merge.run,
         last: merge.last,
+        compresses: !is_passing(merge.run.level, merge.last)
+            || merge.keyspace.options().compaction == Compaction::Fifo,
         fragments: Vec::new(),
         bars: Vec::new(),
         under: Vec::new(),
@@ -120,6 +125,8 @@ struct Outputs<'e> {
     keyspace: u32,
     run: RunId,
     last: usize,
+    /// Tables that are rewritten soon are not worth compressing; with `fifo` none is.
+    compresses: bool,
     fragments: Vec<Fragment>,
     /// What is left of the keys that no table may reach across, the next one last.
     bars: Vec<Vec<u8>>,
@@ -174,7 +181,9 @@ impl Outputs<'_> {
         }
         let wide = self.overlap > table_size.saturating_mul(UNDER_MAX);
         let full = self.open.as_ref().is_some_and(|(_, builder)| {
-            wide || builder.estimated_bytes() >= table_size || builder.should_finish()
+            let bytes = builder.estimated_bytes();
+            let wide = wide && bytes >= table_size / SMALL;
+            wide || bytes >= table_size || builder.should_finish()
         });
         if full { self.finish(Some(key)) } else { Ok(()) }
     }
@@ -188,6 +197,10 @@ impl Outputs<'_> {
 
     fn create(&self) -> Result<(u64, TableBuilder)> {
         let engine = self.engine;
+        // Closing waits for a compaction, not for all of a large one. A flush may be part of closing.
+        if self.run.level > 0 {
+            engine.check_open()?;
+        }
         let number = match engine.manifest.lock().as_mut() {
             Some(manifest) => manifest.take_number(),
             None => return Err(engine.no_manifest()),
@@ -202,11 +215,7 @@ impl Outputs<'_> {
         let settings = &engine.settings;
         let options = TableOptions {
             block_bytes: settings.block_size,
-            codec: if is_passing(self.run.level, self.last) {
-                Codec::None
-            } else {
-                settings.compression
-            },
+            codec: if self.compresses { settings.compression } else { Codec::None },
             filter_bits_per_key: filter_bits(settings.filter_bits, self.last - self.run.level),
             hash_seed: engine.hash_seed,
             salt: engine.env.random.next_u64(),

@@ -13,24 +13,28 @@ use super::plan::{Input, Plan};
 use super::shape::Shape;
 use crate::version::{Run, RunId, TableMeta, Version};
 
-/// The table that would go first.
-pub(super) fn oldest(version: &Version) -> Option<&Arc<TableMeta>> {
-    let (_, tables) = from_oldest(version).next()?;
-    tables.into_iter().next()
+/// The tables in the order in which they go.
+pub(super) fn oldest_first(version: &Version) -> impl Iterator<Item = &Arc<TableMeta>> {
+    from_oldest(version).flat_map(|(_, tables)| tables)
 }
 
-/// What must go: the oldest tables, until the others are within the limit; the oldest one also if it `is_expired`.
-pub(super) fn plan(version: &Version, shape: &Shape, is_expired: bool) -> Option<Plan> {
-    let mut bytes: u64 = version.tables().map(|table| table.size).sum();
+/// What must go: the oldest `expired` tables, and more until the others are within the limit. The newest table stays
+/// however large it is, unless it has expired: or a flush above the limit would be lost as soon as it was made.
+pub(super) fn plan(version: &Version, shape: &Shape, expired: usize) -> Option<Plan> {
+    let (mut left, mut bytes) = (0_usize, 0);
+    for table in version.tables() {
+        (left, bytes) = (left + 1, bytes + table.size);
+    }
+    let mut expired = expired;
     let mut inputs = Vec::new();
     for (run, tables) in from_oldest(version) {
         let mut dropped = Vec::new();
         for table in tables {
-            let is_first = inputs.is_empty() && dropped.is_empty();
-            if bytes <= shape.fifo_size && !(is_expired && is_first) {
+            let are_too_many = left > 1 && bytes > shape.fifo_size;
+            if expired == 0 && !are_too_many {
                 break;
             }
-            bytes -= table.size;
+            (left, bytes, expired) = (left - 1, bytes - table.size, expired.saturating_sub(1));
             dropped.push(Arc::clone(table));
         }
         if dropped.is_empty() {
@@ -83,20 +87,23 @@ mod tests {
             (3, 0, 1, "c", "d"),
         ];
         let version = version(&tables);
-        for (fifo_size, is_expired, want) in [
-            (7000, false, "nothing"),
-            (7000, true, "L3[1] -> nothing"),
-            (6999, true, "L3[1] -> nothing"),
-            (6999, false, "L3[1] -> nothing"),
-            (5000, false, "L3[1 2] -> nothing"),
-            (4000, false, "L1.1[5] L3[1 2] -> nothing"),
-            (1500, false, "L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
-            (0, false, "L0[9] L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
+        for (fifo_size, expired, want) in [
+            (7000, 0, "nothing"),
+            (7000, 1, "L3[1] -> nothing"),
+            (7000, 3, "L1.1[5] L3[1 2] -> nothing"),
+            (6999, 1, "L3[1] -> nothing"),
+            (6999, 0, "L3[1] -> nothing"),
+            (5000, 0, "L3[1 2] -> nothing"),
+            (4000, 1, "L1.1[5] L3[1 2] -> nothing"),
+            (1500, 0, "L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
+            (0, 0, "L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
+            (0, 7, "L0[9] L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
         ] {
-            let plan = plan(&version, &shape(fifo_size), is_expired);
-            assert_eq!(text(&version, plan), want, "{fifo_size} {is_expired}");
+            let plan = plan(&version, &shape(fifo_size), expired);
+            assert_eq!(text(&version, plan), want, "{fifo_size} {expired}");
         }
-        assert_eq!(oldest(&version).map(|table| table.number), Some(1));
-        assert!(plan(&Version::empty(), &shape(0), true).is_none());
+        let order: Vec<_> = oldest_first(&version).map(|table| table.number).collect();
+        assert_eq!(order, [1, 2, 5, 7, 6, 8, 9]);
+        assert!(plan(&Version::empty(), &shape(0), 1).is_none());
     }
 }

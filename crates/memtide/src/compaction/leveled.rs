@@ -5,9 +5,10 @@
 //! target is worth it is the *base*, into which level 0 is merged; levels above the base are empty. When even level 1
 //! is large enough to have one above it, the last run moves a level deeper, which rewrites nothing.
 //!
-//! The most overdue level goes first. From level 0 everything moves; from a deeper level the table with the least to
-//! rewrite below it, the oldest of equals. A table with nothing under it moves without being rewritten. A level that
-//! another strategy left with several runs is merged into one before anything else.
+//! The most overdue level goes first. From level 0 the oldest tables move, as many as a merge takes; from a deeper
+//! level the one with the least to rewrite below it, the oldest of equals. A table with nothing under it moves
+//! without being rewritten, unless it is to be compressed on the way. A level that another strategy left with several
+//! runs is merged into one before anything else.
 //!
 //! Costs: write, half of [`GROWTH`] per level and up to all of it; space, 1.11 and level 0; read, one run per level.
 
@@ -99,7 +100,11 @@ impl Targets {
         }
         match version.level_weight(level) {
             0 => 0,
-            _ if level < self.base() => u128::MAX,
+            // Nothing belongs there. However much it is, level 0 may be more urgent.
+            weight if level < self.base() => {
+                let size = u128::from(self.shape.level1_size.max(1));
+                (u128::from(weight) * DUE / size).max(DUE + 1)
+            }
             weight => u128::from(weight) * DUE / u128::from(self.target(level).max(1)),
         }
     }

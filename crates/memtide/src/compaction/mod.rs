@@ -42,34 +42,49 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
     })
 }
 
-/// Merges all tables of a keyspace into one run, or drops what is to be dropped; `false` if there is nothing to gain.
+/// Merges all tables of a keyspace into one run, or drops all that is to be dropped.
 ///
 /// # Errors
 /// As [`step`].
-pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
-    run::run(engine, keyspace, &|version| {
-        let shape = Shape::of(engine);
-        let everything = |level_for: &dyn Fn(u64) -> usize| Plan::everything(version, level_for);
-        Ok(match keyspace.options().compaction {
-            Compaction::Leveled => everything(&|weight| leveled::level_for(weight, &shape)),
-            Compaction::LazyLeveled => {
-                everything(&|weight| lazy_leveled::TIERS.level_for(weight, &shape))
-            }
-            Compaction::Tiered => everything(&|weight| tiered::TIERS.level_for(weight, &shape)),
-            Compaction::Fifo => drop_oldest(engine, version, &shape)?,
+pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    let merge = |level_for: &dyn Fn(u64, &Shape) -> usize| {
+        run::run(engine, keyspace, &|version| {
+            let shape = Shape::of(engine);
+            Ok(Plan::everything(version, |weight| level_for(weight, &shape)))
         })
-    })
+    };
+    match keyspace.options().compaction {
+        Compaction::Leveled => merge(&leveled::level_for)?,
+        Compaction::LazyLeveled => {
+            merge(&|weight, shape| lazy_leveled::TIERS.level_for(weight, shape))?
+        }
+        Compaction::Tiered => merge(&|weight, shape| tiered::TIERS.level_for(weight, shape))?,
+        Compaction::Fifo => {
+            while step(engine, keyspace)? {}
+            false
+        }
+    };
+    Ok(())
 }
 
-/// When a table was made only the table itself says.
+/// Tables whose age is looked at in one step: each must be open for it.
+const AGED_MAX: usize = 64;
+
+/// What there is too much of first, which no table need be opened for; then what is too old.
 fn drop_oldest(engine: &Engine, version: &Version, shape: &Shape) -> Result<Option<Plan>> {
-    let is_expired = match (engine.settings.fifo_age, fifo::oldest(version)) {
-        (Some(age), Some(table)) => {
-            let created_ms = engine.tables.open(table)?.properties().created_ms;
-            let age_ms = engine.env.clock.wall_ms().saturating_sub(created_ms);
-            u128::from(age_ms) > age.as_millis()
-        }
-        _ => false,
+    let too_much = fifo::plan(version, shape, 0);
+    let Some(age) = engine.settings.fifo_age.filter(|_| too_much.is_none()) else {
+        return Ok(too_much);
     };
-    Ok(fifo::plan(version, shape, is_expired))
+    let now_ms = engine.env.clock.wall_ms();
+    let mut expired = 0;
+    for table in fifo::oldest_first(version).take(AGED_MAX) {
+        // When a table was made only the table itself says.
+        let age_ms = now_ms.saturating_sub(engine.tables.open(table)?.properties().created_ms);
+        if u128::from(age_ms) <= age.as_millis() {
+            break;
+        }
+        expired += 1;
+    }
+    Ok(fifo::plan(version, shape, expired))
 }

@@ -9,6 +9,7 @@ use memtide_base::{RangeTombstone, Result};
 
 use super::plan::{Input, Plan};
 use super::shape::Shape;
+use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::read::{LevelCursor, Source};
@@ -37,7 +38,10 @@ pub(super) fn run(
     };
     let drop_of = |number| Change::TableDrop { keyspace: keyspace.id, number };
     let dropped = plan.tables().map(|table| drop_of(table.number));
-    install(engine, keyspace, Edit::new(dropped.chain(added).collect()))?;
+    let edit = Edit::new(dropped.chain(added).collect());
+    if !install(engine, keyspace, edit, plan.output.is_none())? {
+        return Ok(false);
+    }
     engine.tally.compactions.fetch_add(1, Ordering::Relaxed);
     drop((version, plan));
     engine.bury();
@@ -115,11 +119,22 @@ fn open_inputs(
     Ok((sources, tombstones))
 }
 
-fn install(engine: &Engine, keyspace: &Arc<KeyspaceState>, edit: Edit) -> Result<()> {
+/// Makes the edit durable and its version current; not one that `drops_data` from a keyspace that was given another
+/// strategy meanwhile.
+fn install(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    edit: Edit,
+    drops_data: bool,
+) -> Result<bool> {
+    // Options change under this lock.
     let mut manifest = engine.manifest.lock();
     let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
+    if drops_data && keyspace.options().compaction != Compaction::Fifo {
+        return Ok(false);
+    }
     manifest.append(edit).inspect_err(|error| engine.fail(error))?;
     let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
     keyspace.install_version(version);
-    Ok(())
+    Ok(true)
 }

@@ -27,7 +27,7 @@ pub(crate) fn covering_tombstone(
     below: SeqNo,
 ) -> Result<Option<SeqNo>> {
     let mut newest = view.memtables().filter_map(|t| t.covering_tombstone(key, below)).max();
-    let level0 = view.version.level0().iter();
+    let level0 = view.version.level0().iter().filter(|meta| meta.spans(key));
     let deeper = view.version.runs().iter().filter_map(|run| run.table_over(key));
     for meta in level0.chain(deeper).filter(|meta| meta.range_deletes > 0) {
         if meta.seq_min < below && newest.is_none_or(|newest| meta.seq_max > newest) {

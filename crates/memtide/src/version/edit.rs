@@ -121,6 +121,9 @@ impl Edit {
     }
 }
 
+/// Largest rank of a run that is believed: the next one must still be a number.
+const RANK_MAX: u64 = 1 << 62;
+
 impl Change {
     /// A new keyspace with all of its options.
     pub(crate) fn new_keyspace(id: u32, name: String, options: KeyspaceOptions) -> Vec<Self> {
@@ -205,6 +208,9 @@ impl Change {
             5 => Self::TableAdd(body.table(0)?),
             13 => {
                 let rank = body.place()?;
+                if rank > RANK_MAX {
+                    return Err(format!("run {rank} is above {RANK_MAX}"));
+                }
                 let table = body.table(rank)?;
                 if rank == 0 || table.run.level == 0 {
                     return Err(format!("run {rank} of level {} has a tag", table.run.level));

@@ -22,7 +22,7 @@ pub(crate) use manifest::{Manifest, ManifestState, load, read_current};
 pub(crate) use run::{Run, RunId};
 pub(crate) use table_meta::{Graveyard, TableMeta};
 
-/// Levels of a tree. Level 6 of the defaults holds 6.4 TiB.
+/// Levels of a tree. With a level 1 of 64 MiB the last one would hold 6.4 TiB; it takes what there is.
 pub(crate) const LEVELS: usize = 7;
 
 /// Whether what lies in a level of a tree that ends at level `last` is soon rewritten, and little beside the rest:
@@ -145,8 +145,8 @@ impl Version {
     }
 
     /// This version without `dropped` and with `added`, or what is wrong with the result: a number twice or missing,
-    /// bounds inverted, a run that overlaps itself. O(tables) at a nanosecond or two each; runs that do not change are
-    /// shared.
+    /// bounds inverted, a run that overlaps itself. Looks at each table once; runs that do not change are shared,
+    /// others sorted again.
     pub(crate) fn with(
         &self,
         dropped: &[u64],

@@ -229,6 +229,83 @@ fn fifo_drops_what_has_become_too_old() {
     }
 }
 
+/// What a flush has just written is not dropped for its size, and what nothing will rewrite is compressed.
+#[test]
+fn fifo_keeps_the_newest_table_and_compresses_it() {
+    let sim = Simulation::new(2);
+    let mut config = config(Compaction::Fifo);
+    config.tree.fifo_size = Some(4 << 10);
+    let mut sizes = Vec::new();
+    for codec in [memtide::Codec::None, memtide::Codec::Lz4] {
+        config.compression = Some(codec);
+        let db = open(&sim, config.clone());
+        for number in 0..100 {
+            db.put(format!("{number:03}"), vec![1; 1000]).unwrap();
+        }
+        db.flush().unwrap();
+        sim.steps.run_until_idle();
+        assert_eq!(shown(&db).len(), 100);
+        let stats = db.stats();
+        assert_eq!(stats.keyspaces[0].tables, 1, "only the one before went");
+        sizes.push(stats.keyspaces[0].table_bytes);
+    }
+    assert!(sizes[1] < sizes[0] / 5, "{sizes:?}");
+}
+
+#[test]
+fn compacting_a_fifo_keyspace_drops_all_that_is_too_old() {
+    let sim = Simulation::new(3);
+    let mut config = config(Compaction::Fifo);
+    config.tree.fifo_age = Some(Duration::from_secs(100));
+    config.enable_background_compaction = Some(false);
+    let db = open(&sim, config);
+    for number in 0..200 {
+        db.put(format!("{number:03}"), "measured").unwrap();
+        db.flush().unwrap();
+    }
+    sim.clock.advance(Duration::from_secs(90));
+    db.put("200", "measured").unwrap();
+    db.flush().unwrap();
+    sim.clock.advance(Duration::from_secs(20));
+    db.compact().unwrap();
+    assert_eq!(shown(&db), [200]);
+}
+
+/// A table that cannot be read stops neither what needs no table opened nor other keyspaces, and is told of.
+#[test]
+fn a_keyspace_that_cannot_be_compacted_rests_and_says_so() {
+    let sim = Simulation::new(4);
+    let mut config = config(Compaction::Leveled);
+    let own = KeyspaceConfig { compaction: Some(Compaction::Leveled), ..KeyspaceConfig::default() };
+    config.keyspaces.insert("damaged".to_owned(), own);
+    config.enable_background_compaction = Some(true);
+    let db = open(&sim, config.clone());
+    let damaged = db.keyspace("damaged").unwrap();
+    damaged.put("k", vec![1; 5000]).unwrap();
+    db.flush().unwrap();
+    drop(damaged);
+    db.close().unwrap();
+    let table =
+        sim.vfs.files().into_iter().find(|path| path.extension().is_some_and(|e| e == "sst"));
+    sim.vfs.corrupt(&table.unwrap(), 100, 0xFF).unwrap();
+    let db = open(&sim, config);
+    let spaces = [db.keyspace("damaged").unwrap(), db.default_keyspace()];
+    for round in 0..20 {
+        for space in &spaces {
+            space.put(format!("{round:03}"), vec![1; 5000]).unwrap();
+        }
+        db.flush().unwrap();
+        sim.steps.run_until_idle();
+    }
+    let stats = db.stats();
+    assert!(
+        stats.compaction_failure.as_ref().is_some_and(|why| why.contains("corrupt")),
+        "{stats:?}"
+    );
+    assert!(stats.keyspaces[0].levels[0].runs < 8, "the other one is compacted: {stats:?}");
+    assert!(stats.keyspaces[1].levels[0].runs > 15, "this one is not: {stats:?}");
+}
+
 #[test]
 fn the_strategy_is_stored_and_the_stronger_name_wins() {
     let sim = Simulation::new(1);
