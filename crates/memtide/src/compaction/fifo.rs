@@ -65,14 +65,7 @@ mod tests {
     use super::*;
 
     fn shape(fifo_size: u64) -> Shape {
-        Shape {
-            level0_runs: 2,
-            level1_size: 1,
-            settled: 0,
-            fifo_size,
-            table_size: 1000,
-            compresses: true,
-        }
+        Shape { fifo_size, ..Shape::SMALL }
     }
 
     #[test]

@@ -24,15 +24,6 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape {
-        level0_runs: 2,
-        level1_size: 1000,
-        settled: 100,
-        fifo_size: 0,
-        table_size: 1000,
-        compresses: true,
-    };
-
     #[test]
     fn levels_gather_runs_until_the_last_one_is_worth_rewriting() {
         // The last level, 24 tables in level 3.
@@ -54,12 +45,12 @@ mod tests {
             ),
         ] {
             let version = version(&tables.iter().chain(&last).copied().collect::<Vec<_>>());
-            assert_eq!(text(&version, plan(&version, &SHAPE)), want, "{tables:?}");
+            assert_eq!(text(&version, plan(&version, &Shape::SMALL)), want, "{tables:?}");
         }
         // A quarter of the last level lies above it.
         let above = names[..6].iter().zip(1..).map(|(key, number)| (2, 7, number, &**key, &**key));
         let version = version(&last.iter().copied().chain(above).collect::<Vec<_>>());
-        let text = text(&version, plan(&version, &SHAPE));
+        let text = text(&version, plan(&version, &Shape::SMALL));
         assert!(
             text.starts_with("L2.7[1 2 3 4 5 6] L3[100 ") && text.ends_with("] -> L3"),
             "{text}"
@@ -77,7 +68,7 @@ mod tests {
         let level0 = [(0, 0, 1, "a", "b"), (0, 0, 2, "a", "b")];
         for (count, want) in [(0, "-> L1"), (2, "-> L1"), (3, "-> L2"), (10, "-> L2")] {
             let version = tables(count, &level0);
-            let text = text(&version, plan(&version, &SHAPE));
+            let text = text(&version, plan(&version, &Shape::SMALL));
             assert!(text.starts_with("L0[2 1] ") && text.ends_with(want), "{count}: {text}");
         }
     }

@@ -17,7 +17,7 @@ use memtide_base::sync::Arc;
 use super::plan::{Input, Plan, bounds, oldest_of_level0};
 use super::shape::{GROWTH, Shape};
 use super::tombstones;
-use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
+use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// The most urgent merge; `None` if every level is within its target.
 pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
@@ -114,7 +114,7 @@ impl Targets {
         let (from, to) = bounds(chosen);
         let mut below = self.below(version, level);
         let meets = |level: usize| version.overlapping(level, from, to).next().is_some();
-        let passes = |level: usize| self.shape.compresses && is_passing(level, self.last);
+        let passes = |level: usize| self.shape.passes(level, self.last);
         if level == 0 && passes(below) && !meets(below) && !meets(below + 1) {
             // Keys that rise all the time: they would only be rewritten once more.
             below += 1;
@@ -160,14 +160,7 @@ mod tests {
     use super::super::{lazy_leveled, tiered};
     use super::*;
 
-    const SHAPE: Shape = Shape {
-        level0_runs: 2,
-        level1_size: 600,
-        settled: 100,
-        fifo_size: 0,
-        table_size: 1000,
-        compresses: true,
-    };
+    const SHAPE: Shape = Shape { level1_size: 600, ..Shape::SMALL };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {

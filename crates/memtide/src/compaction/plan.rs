@@ -7,7 +7,7 @@ use memtide_base::Upper;
 use memtide_base::sync::Arc;
 
 use super::shape::Shape;
-use crate::version::{LEVELS, RunId, TableMeta, Version, is_passing};
+use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Runs of level 0 that are merged at once: each table is open meanwhile. `fifo` leaves any number of them.
 const LEVEL0_MAX: usize = 64;
@@ -95,7 +95,7 @@ impl Plan {
     /// them is dead, they are not so small that they would be many, and they are compressed as the output is.
     pub(crate) fn kept(&self, shape: &Shape, last: usize) -> Vec<Arc<TableMeta>> {
         let Some(output) = self.output.filter(|_| self.may_move) else { return Vec::new() };
-        let passes = |level: usize| shape.compresses && is_passing(level, last);
+        let passes = |level: usize| shape.passes(level, last);
         let mut tables: Vec<_> = self
             .inputs
             .iter()
@@ -219,14 +219,7 @@ mod tests {
             (2, 0, 5, "g", "h"),
             (2, 0, 6, "i", "j"),
         ]);
-        let shape = |table_size, compresses| Shape {
-            level0_runs: 2,
-            level1_size: 1,
-            settled: 0,
-            fifo_size: 0,
-            table_size,
-            compresses,
-        };
+        let shape = |table_size, compresses| Shape { table_size, compresses, ..Shape::SMALL };
         let kept = |levels: Range<usize>, may_move, shape, last| {
             let inputs = Input::whole_levels(&version, levels);
             let plan = Plan { inputs, output: Some(RunId::first(last)), may_move };

@@ -4,6 +4,7 @@ use memtide_base::SeqNo;
 use memtide_storage::compress::Codec;
 
 use crate::engine::Engine;
+use crate::version::is_passing;
 
 /// How much larger each level of a leveled tree is than the one above.
 pub(super) const GROWTH: u64 = 10;
@@ -26,6 +27,22 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// A tree of a few tables of 1,000 bytes.
+    #[cfg(test)]
+    pub(super) const SMALL: Self = Self {
+        level0_runs: 2,
+        level1_size: 1000,
+        settled: 100,
+        fifo_size: 0,
+        table_size: 1000,
+        compresses: true,
+    };
+
+    /// Whether tables are not compressed in a level where they would be deeper down.
+    pub(super) fn passes(&self, level: usize, last: usize) -> bool {
+        self.compresses && is_passing(level, last)
+    }
+
     pub(super) fn of(engine: &Engine) -> Self {
         let (settings, readers) = (&engine.settings, engine.snapshots.readers());
         let oldest = readers.snapshots.first().copied().unwrap_or(readers.visible);

@@ -24,15 +24,6 @@ mod tests {
     use super::super::simulated::converges;
     use super::*;
 
-    const SHAPE: Shape = Shape {
-        level0_runs: 2,
-        level1_size: 1000,
-        settled: 100,
-        fifo_size: 0,
-        table_size: 1000,
-        compresses: true,
-    };
-
     #[test]
     fn a_full_level_becomes_one_run_of_the_next_and_all_is_merged_when_half_of_it_is_new() {
         for (tables, want) in [
@@ -75,7 +66,7 @@ mod tests {
             ),
         ] {
             let version = version(tables);
-            assert_eq!(text(&version, plan(&version, &SHAPE)), want, "{tables:?}");
+            assert_eq!(text(&version, plan(&version, &Shape::SMALL)), want, "{tables:?}");
         }
     }
 
