@@ -212,6 +212,17 @@ impl ManifestState {
         Ok(leaving.into_values().collect())
     }
 
+    /// What is wrong with the keyspaces together; each for itself was checked edit by edit.
+    fn check(&self) -> Result<(), String> {
+        let tables = self.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables());
+        let mut numbers: Vec<_> = tables.map(|table| table.number).collect();
+        numbers.sort_unstable();
+        match numbers.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(twice) => Err(format!("table {} belongs to two keyspaces", twice[0])),
+            None => Ok(()),
+        }
+    }
+
     /// The changes that give a keyspace these options; none if it has them.
     pub(crate) fn option_changes(&self, id: u32, options: &KeyspaceOptions) -> Vec<Change> {
         let (stored, compaction) = (&self.keyspace(id).options, options.compaction);
@@ -465,6 +476,7 @@ pub(crate) fn load(
     if edits == 0 || state.place(0).is_err() {
         return Err(Error::corruption("manifest", &name, 4096, "it has no default keyspace"));
     }
+    state.check().map_err(|detail| Error::corruption("manifest", &name, 4096, detail))?;
     Ok((state, torn))
 }
 
@@ -500,6 +512,31 @@ mod tests {
         copy.apply(&Edit::new(vec![Change::SeqHigh { seq: 12_288 }])).expect("a sound edit");
         assert_eq!(copy.closed, None);
     }
+
+    #[test]
+    fn a_table_of_two_keyspaces_is_damage() {
+        let options = || KeyspaceOptions {
+            memtable_type: MemtableType::Trie.into(),
+            max_memtable_size: 1 << 20,
+            logged: true,
+            compaction: Compaction::default(),
+        };
+        let table = |keyspace, number| {
+            let end = Upper::Included(b"z".to_vec());
+            let stored = TableMeta::for_tests(number, b"a", end).stored(RunId::first(1));
+            Change::TableAdd(StoredTable { keyspace, ..stored })
+        };
+        let mut state = empty();
+        let mut changes = Change::new_keyspace(0, "default".to_owned(), options());
+        changes.extend(Change::new_keyspace(1, "other".to_owned(), options()));
+        changes.extend([table(0, 7), table(1, 8)]);
+        state.apply(&Edit::new(changes)).expect("a sound edit");
+        assert_eq!(state.check(), Ok(()));
+        let twice = Edit::new(vec![Change::TableDrop { keyspace: 1, number: 8 }, table(1, 7)]);
+        state.apply(&twice).expect("each keyspace is sound");
+        assert!(state.check().is_err_and(|what| what.contains("table 7")));
+    }
+
     #[test]
     fn a_snapshot_keeps_runs_and_strategies_and_other_options_leave_the_strategy() {
         let mut state = empty();
