@@ -23,7 +23,7 @@ use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::version::Version;
-use plan::Plan;
+use plan::{LEVEL0_MAX, Plan};
 use shape::Shape;
 
 /// Does what is most urgent in a keyspace; `false` if nothing is.
@@ -42,11 +42,13 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
     })
 }
 
-/// Merges all tables of a keyspace into one run, or drops all that is to be dropped.
+/// Merges all tables of a keyspace into one run, or drops all that is to be dropped. Each table of level 0 is open
+/// while it is merged, so of very many the oldest are merged first.
 ///
 /// # Errors
 /// As [`step`].
 pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    while keyspace.current().version.level0().len() > LEVEL0_MAX && step(engine, keyspace)? {}
     let merge = |level_for: &dyn Fn(u64, &Shape) -> usize| {
         run::run(engine, keyspace, &|version| {
             let shape = Shape::of(engine);

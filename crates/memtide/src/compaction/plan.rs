@@ -10,7 +10,7 @@ use super::shape::Shape;
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Runs of level 0 that are merged at once: each table is open meanwhile. `fifo` leaves any number of them.
-const LEVEL0_MAX: usize = 64;
+pub(super) const LEVEL0_MAX: usize = 64;
 
 /// The oldest tables of level 0, as many as a merge takes, newest first.
 pub(super) fn oldest_of_level0(version: &Version) -> &[Arc<TableMeta>] {

@@ -271,6 +271,28 @@ fn compacting_a_fifo_keyspace_drops_all_that_is_too_old() {
     assert_eq!(shown(&db), [200]);
 }
 
+#[test]
+fn compacting_a_level_0_of_any_size_opens_few_of_its_tables_at_once() {
+    for compaction in [Compaction::Leveled, Compaction::LazyLeveled, Compaction::Tiered] {
+        let sim = Simulation::new(5);
+        let mut config = config(compaction);
+        config.enable_background_compaction = Some(false);
+        let db = open(&sim, config);
+        for number in 0..300 {
+            db.put(format!("{number:03}"), vec![1; 100]).unwrap();
+            db.put("every", number.to_string()).unwrap();
+            db.flush().unwrap();
+        }
+        assert_eq!(db.stats().keyspaces[0].levels[0].runs, 300);
+        db.compact().unwrap();
+        let stats = db.stats();
+        assert_eq!(stats.keyspaces[0].levels[0].runs, 0, "{compaction:?}: {stats:?}");
+        assert!(stats.compactions > 3, "{compaction:?}: {} merges", stats.compactions);
+        assert_eq!(db.iter().count(), 301, "{compaction:?}");
+        assert_eq!(db.get("every").unwrap().as_deref(), Some(&b"299"[..]));
+    }
+}
+
 /// A table that cannot be read stops neither what needs no table opened nor other keyspaces, and is told of.
 #[test]
 fn a_keyspace_that_cannot_be_compacted_rests_and_says_so() {
