@@ -9,8 +9,8 @@
 
 use memtide_base::sync::Arc;
 
+use super::limits::Limits;
 use super::plan::{Input, Plan};
-use super::shape::Shape;
 use crate::version::{Run, RunId, TableMeta, Version};
 
 /// The tables in the order in which they go.
@@ -20,7 +20,7 @@ pub(super) fn oldest_first(version: &Version) -> impl Iterator<Item = &Arc<Table
 
 /// What must go: the oldest `expired` tables, and more until the others are within the limit. The newest table stays
 /// however large it is, unless it has expired: or a flush above the limit would be lost as soon as it was made.
-pub(super) fn plan(version: &Version, shape: &Shape, expired: usize) -> Option<Plan> {
+pub(super) fn plan(version: &Version, limits: &Limits, expired: usize) -> Option<Plan> {
     let (mut left, mut bytes) = (0_usize, 0);
     for table in version.tables() {
         (left, bytes) = (left + 1, bytes + table.size);
@@ -30,7 +30,7 @@ pub(super) fn plan(version: &Version, shape: &Shape, expired: usize) -> Option<P
     for (run, tables) in from_oldest(version) {
         let mut dropped = Vec::new();
         for table in tables {
-            let are_too_many = left > 1 && bytes > shape.fifo_size;
+            let are_too_many = left > 1 && bytes > limits.fifo_size;
             if expired == 0 && !are_too_many {
                 break;
             }
@@ -64,8 +64,8 @@ mod tests {
     use super::super::plan::testing::{text, version};
     use super::*;
 
-    fn shape(fifo_size: u64) -> Shape {
-        Shape { fifo_size, ..Shape::SMALL }
+    fn limits(fifo_size: u64) -> Limits {
+        Limits { fifo_size, ..Limits::SMALL }
     }
 
     #[test]
@@ -92,11 +92,11 @@ mod tests {
             (0, 0, "L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
             (0, 7, "L0[9] L0[8] L1.2[6] L1.1[5 7] L3[1 2] -> nothing"),
         ] {
-            let plan = plan(&version, &shape(fifo_size), expired);
+            let plan = plan(&version, &limits(fifo_size), expired);
             assert_eq!(text(&version, plan), want, "{fifo_size} {expired}");
         }
         let order: Vec<_> = oldest_first(&version).map(|table| table.number).collect();
         assert_eq!(order, [1, 2, 5, 7, 6, 8, 9]);
-        assert!(plan(&Version::empty(), &shape(0), 1).is_none());
+        assert!(plan(&Version::empty(), &limits(0), 1).is_none());
     }
 }

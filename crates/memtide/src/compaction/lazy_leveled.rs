@@ -6,16 +6,16 @@
 //! Costs: write, one per level and about five for the last; space, 1.25 and level 0, and the last level once more while
 //! it is rewritten; read, up to [`RUNS`](super::tiers::RUNS) runs per level and one.
 
+use super::limits::Limits;
 use super::plan::Plan;
-use super::shape::Shape;
 use super::tiers::Tiers;
 use crate::version::Version;
 
 pub(super) const TIERS: Tiers = Tiers { last_has_many: false, share: 4 };
 
 /// The most urgent merge; `None` if every level is within its limits.
-pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
-    TIERS.plan(version, shape)
+pub(super) fn plan(version: &Version, limits: &Limits) -> Option<Plan> {
+    TIERS.plan(version, limits)
 }
 
 #[cfg(test)]
@@ -45,12 +45,12 @@ mod tests {
             ),
         ] {
             let version = version(&tables.iter().chain(&last).copied().collect::<Vec<_>>());
-            assert_eq!(text(&version, plan(&version, &Shape::SMALL)), want, "{tables:?}");
+            assert_eq!(text(&version, plan(&version, &Limits::SMALL)), want, "{tables:?}");
         }
         // A quarter of the last level lies above it.
         let above = names[..6].iter().zip(1..).map(|(key, number)| (2, 7, number, &**key, &**key));
         let version = version(&last.iter().copied().chain(above).collect::<Vec<_>>());
-        let text = text(&version, plan(&version, &Shape::SMALL));
+        let text = text(&version, plan(&version, &Limits::SMALL));
         assert!(
             text.starts_with("L2.7[1 2 3 4 5 6] L3[100 ") && text.ends_with("] -> L3"),
             "{text}"
@@ -68,7 +68,7 @@ mod tests {
         let level0 = [(0, 0, 1, "a", "b"), (0, 0, 2, "a", "b")];
         for (count, want) in [(0, "-> L1"), (2, "-> L1"), (3, "-> L2"), (10, "-> L2")] {
             let version = tables(count, &level0);
-            let text = text(&version, plan(&version, &Shape::SMALL));
+            let text = text(&version, plan(&version, &Limits::SMALL));
             assert!(text.starts_with("L0[2 1] ") && text.ends_with(want), "{count}: {text}");
         }
     }

@@ -14,18 +14,18 @@
 
 use memtide_base::sync::Arc;
 
+use super::limits::{DUE, GROWTH, Limits};
 use super::plan::{Input, Plan, bounds, oldest_of_level0};
-use super::shape::{GROWTH, Shape};
 use super::tombstones;
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// The most urgent merge; `None` if every level is within its target.
-pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
+pub(super) fn plan(version: &Version, limits: &Limits) -> Option<Plan> {
     if let Some(level) = (1..LEVELS).find(|&level| version.run_count(level) > 1) {
         let inputs = Input::whole_levels(version, level..level + 1);
         return Some(Plan { inputs, output: Some(RunId::first(level)), may_move: true });
     }
-    let goal = Targets::of(version, shape);
+    let goal = Targets::of(version, limits);
     if goal.is_outgrown() {
         let inputs = Input::whole_levels(version, goal.last..goal.last + 1);
         return Some(Plan { inputs, output: Some(RunId::first(goal.last + 1)), may_move: true });
@@ -42,17 +42,14 @@ pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
     if let Some((run, table)) = tombstones::to_sink(version) {
         return Some(goal.downwards(version, run.level, std::slice::from_ref(table)));
     }
-    tombstones::end(version, shape.settled)
+    tombstones::end(version, limits.settled)
 }
 
 /// The level that holds so much well, if it is the last.
-pub(super) fn level_for(weight: u64, shape: &Shape) -> usize {
-    let outgrown = |level: &usize| Targets { last: *level, weight, shape: *shape }.is_outgrown();
+pub(super) fn level_for(weight: u64, limits: &Limits) -> usize {
+    let outgrown = |level: &usize| Targets { last: *level, weight, limits: *limits }.is_outgrown();
     (1..LEVELS).find(|level| !outgrown(level)).unwrap_or(LEVELS - 1)
 }
-
-/// The score above which a level is due.
-const DUE: u128 = 1000;
 
 /// How large the levels of a tree should be.
 struct Targets {
@@ -60,13 +57,13 @@ struct Targets {
     last: usize,
     /// What it holds.
     weight: u64,
-    shape: Shape,
+    limits: Limits,
 }
 
 impl Targets {
-    fn of(version: &Version, shape: &Shape) -> Self {
+    fn of(version: &Version, limits: &Limits) -> Self {
         let last = version.deepest().max(1);
-        Self { last, weight: version.level_weight(last), shape: *shape }
+        Self { last, weight: version.level_weight(last), limits: *limits }
     }
 
     fn target(&self, level: usize) -> u64 {
@@ -83,7 +80,7 @@ impl Targets {
     /// itself. Half a level 1 wrote the least in trees of twelve to four hundred flushes, the whole of it half as much
     /// again in some of them (docs/design/0007-compaction-strategies.md).
     fn is_worth_it(&self, target: u64) -> bool {
-        2 * target >= self.shape.level1_size
+        2 * target >= self.limits.level1_size
     }
 
     /// Whether a level above level 1 would be worth having.
@@ -91,18 +88,18 @@ impl Targets {
         self.last < LEVELS - 1 && self.is_worth_it(self.target(1) / GROWTH)
     }
 
-    /// Thousandths of the target, so that levels compare as integers.
+    /// How full a level is, above [`DUE`] if it is to be merged.
     fn score(&self, version: &Version, level: usize) -> u128 {
         if level == 0 {
             // Due once the limit is reached, not above it.
             let runs = version.level0().len() as u128 * DUE;
-            return runs / self.shape.level0_runs as u128 + u128::from(runs > 0);
+            return runs / self.limits.level0_runs as u128 + u128::from(runs > 0);
         }
         match version.level_weight(level) {
             0 => 0,
             // Nothing belongs there. However much it is, level 0 may be more urgent.
             weight if level < self.base() => {
-                let size = u128::from(self.shape.level1_size.max(1));
+                let size = u128::from(self.limits.level1_size.max(1));
                 (u128::from(weight) * DUE / size).max(DUE + 1)
             }
             weight => u128::from(weight) * DUE / u128::from(self.target(level).max(1)),
@@ -114,7 +111,7 @@ impl Targets {
         let (from, to) = bounds(chosen);
         let mut below = self.below(version, level);
         let meets = |level: usize| version.overlapping(level, from, to).next().is_some();
-        let passes = |level: usize| self.shape.passes(level, self.last);
+        let passes = |level: usize| self.limits.passes(level, self.last);
         if level == 0 && passes(below) && !meets(below) && !meets(below + 1) {
             // Keys that rise all the time: they would only be rewritten once more.
             below += 1;
@@ -160,7 +157,7 @@ mod tests {
     use super::super::{lazy_leveled, tiered};
     use super::*;
 
-    const SHAPE: Shape = Shape { level1_size: 600, ..Shape::SMALL };
+    const LIMITS: Limits = Limits { level1_size: 600, ..Limits::SMALL };
 
     #[test]
     fn the_most_overdue_level_is_merged_with_what_lies_under_it() {
@@ -200,7 +197,7 @@ mod tests {
             ),
         ] {
             let version = version(tables);
-            assert_eq!(text(&version, plan(&version, &SHAPE)), want, "{tables:?}");
+            assert_eq!(text(&version, plan(&version, &LIMITS)), want, "{tables:?}");
         }
     }
 
@@ -221,8 +218,8 @@ mod tests {
             // Nothing of level 1 or 2 is met, and level 1 is not compressed.
             (3, 30, "L0[2 1] -> L2"),
         ] {
-            let (version, shape) = (tree(last), Shape { level1_size, ..SHAPE });
-            assert_eq!(text(&version, plan(&version, &shape)), want, "{last} {level1_size}");
+            let (version, limits) = (tree(last), Limits { level1_size, ..LIMITS });
+            assert_eq!(text(&version, plan(&version, &limits)), want, "{last} {level1_size}");
         }
     }
 
@@ -231,7 +228,7 @@ mod tests {
         let many: Vec<_> = (1..=150).map(|number| (0, 0, number, "a", "z")).collect();
         let version = version(&many);
         for plan in [plan, lazy_leveled::plan, tiered::plan] {
-            let text = text(&version, plan(&version, &SHAPE));
+            let text = text(&version, plan(&version, &LIMITS));
             assert!(text.starts_with("L0[64 63 ") && text.contains(" 2 1] -> L"), "{text}");
         }
     }
@@ -250,8 +247,8 @@ mod tests {
             (&[(1, 0, 1, "a", "b"), (4, 9, 3, "c", "d")], "L1[1] -> L4.9"),
         ] {
             let version = version(tables);
-            let shape = Shape { level1_size: 5000, ..SHAPE };
-            assert_eq!(text(&version, plan(&version, &shape)), want, "{tables:?}");
+            let limits = Limits { level1_size: 5000, ..LIMITS };
+            assert_eq!(text(&version, plan(&version, &limits)), want, "{tables:?}");
         }
     }
 

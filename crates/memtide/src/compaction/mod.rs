@@ -7,9 +7,9 @@
 mod fifo;
 mod lazy_leveled;
 mod leveled;
+mod limits;
 mod plan;
 mod run;
-mod shape;
 #[cfg(test)]
 mod simulated;
 mod tiered;
@@ -23,8 +23,8 @@ use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::version::Version;
+use limits::Limits;
 use plan::{LEVEL0_MAX, Plan};
-use shape::Shape;
 
 /// Does what is most urgent in a keyspace; `false` if nothing is.
 ///
@@ -32,12 +32,12 @@ use shape::Shape;
 /// The tree is as it was; what was written is removed.
 pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
     run::run(engine, keyspace, &|version| {
-        let shape = Shape::of(engine);
+        let limits = Limits::of(engine);
         Ok(match keyspace.options().compaction {
-            Compaction::Leveled => leveled::plan(version, &shape),
-            Compaction::LazyLeveled => lazy_leveled::plan(version, &shape),
-            Compaction::Tiered => tiered::plan(version, &shape),
-            Compaction::Fifo => drop_oldest(engine, version, &shape)?,
+            Compaction::Leveled => leveled::plan(version, &limits),
+            Compaction::LazyLeveled => lazy_leveled::plan(version, &limits),
+            Compaction::Tiered => tiered::plan(version, &limits),
+            Compaction::Fifo => drop_oldest(engine, version, &limits)?,
         })
     })
 }
@@ -49,23 +49,20 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
 /// As [`step`].
 pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
     while keyspace.current().version.level0().len() > LEVEL0_MAX && step(engine, keyspace)? {}
-    let merge = |level_for: &dyn Fn(u64, &Shape) -> usize| {
-        run::run(engine, keyspace, &|version| {
-            let shape = Shape::of(engine);
-            Ok(Plan::everything(version, |weight| level_for(weight, &shape)))
-        })
-    };
-    match keyspace.options().compaction {
-        Compaction::Leveled => merge(&leveled::level_for)?,
-        Compaction::LazyLeveled => {
-            merge(&|weight, shape| lazy_leveled::TIERS.level_for(weight, shape))?
-        }
-        Compaction::Tiered => merge(&|weight, shape| tiered::TIERS.level_for(weight, shape))?,
+    let level_for: &dyn Fn(u64, &Limits) -> usize = match keyspace.options().compaction {
+        Compaction::Leveled => &leveled::level_for,
+        Compaction::LazyLeveled => &|weight, limits| lazy_leveled::TIERS.level_for(weight, limits),
+        Compaction::Tiered => &|weight, limits| tiered::TIERS.level_for(weight, limits),
         Compaction::Fifo => {
             while step(engine, keyspace)? {}
-            false
+            return Ok(());
         }
     };
+    let merge = |version: &Version| {
+        let limits = Limits::of(engine);
+        Ok(Plan::everything(version, |weight| level_for(weight, &limits)))
+    };
+    run::run(engine, keyspace, &merge)?;
     Ok(())
 }
 
@@ -73,8 +70,8 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
 const AGED_MAX: usize = 64;
 
 /// What there is too much of first, which no table need be opened for; then what is too old.
-fn drop_oldest(engine: &Engine, version: &Version, shape: &Shape) -> Result<Option<Plan>> {
-    let too_much = fifo::plan(version, shape, 0);
+fn drop_oldest(engine: &Engine, version: &Version, limits: &Limits) -> Result<Option<Plan>> {
+    let too_much = fifo::plan(version, limits, 0);
     let Some(age) = engine.settings.fifo_age.filter(|_| too_much.is_none()) else {
         return Ok(too_much);
     };
@@ -88,5 +85,5 @@ fn drop_oldest(engine: &Engine, version: &Version, shape: &Shape) -> Result<Opti
         }
         expired += 1;
     }
-    Ok(fifo::plan(version, shape, expired))
+    Ok(fifo::plan(version, limits, expired))
 }

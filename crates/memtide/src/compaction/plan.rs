@@ -6,7 +6,7 @@ use std::ops::Range;
 use memtide_base::Upper;
 use memtide_base::sync::Arc;
 
-use super::shape::Shape;
+use super::limits::Limits;
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Runs of level 0 that are merged at once: each table is open meanwhile. `fifo` leaves any number of them.
@@ -93,9 +93,9 @@ impl Plan {
 
     /// Of a merge, the tables that go to the output as they are, in key order: they meet no other input, nothing in
     /// them is dead, they are not so small that they would be many, and they are compressed as the output is.
-    pub(crate) fn kept(&self, shape: &Shape, last: usize) -> Vec<Arc<TableMeta>> {
+    pub(crate) fn kept(&self, limits: &Limits, last: usize) -> Vec<Arc<TableMeta>> {
         let Some(output) = self.output.filter(|_| self.may_move) else { return Vec::new() };
-        let passes = |level: usize| shape.passes(level, last);
+        let passes = |level: usize| limits.passes(level, last);
         let mut tables: Vec<_> = self
             .inputs
             .iter()
@@ -109,7 +109,7 @@ impl Plan {
             let next = tables.get(at + 1);
             let before = next.is_none_or(|(_, next)| !table.largest.admits(&next.smallest));
             let alive = (table.deletes, table.range_deletes) == (0, 0) && table.keys == table.rows;
-            let large = table.weight() * 4 >= shape.table_size;
+            let large = table.weight() * 4 >= limits.table_size;
             if behind && before && alive && large && (!passes(level) || passes(output.level)) {
                 kept.push(Arc::clone(table));
             }
@@ -219,19 +219,19 @@ mod tests {
             (2, 0, 5, "g", "h"),
             (2, 0, 6, "i", "j"),
         ]);
-        let shape = |table_size, compresses| Shape { table_size, compresses, ..Shape::SMALL };
-        let kept = |levels: Range<usize>, may_move, shape, last| {
+        let limits = |table_size, compresses| Limits { table_size, compresses, ..Limits::SMALL };
+        let kept = |levels: Range<usize>, may_move, limits, last| {
             let inputs = Input::whole_levels(&version, levels);
             let plan = Plan { inputs, output: Some(RunId::first(last)), may_move };
-            plan.kept(&shape, last).iter().map(|table| table.number).collect::<Vec<_>>()
+            plan.kept(&limits, last).iter().map(|table| table.number).collect::<Vec<_>>()
         };
-        assert_eq!(kept(0..7, true, shape(4000, true), 2), [2, 6]);
-        assert_eq!(kept(0..7, false, shape(4000, true), 2), [0; 0], "all must be rewritten");
-        assert_eq!(kept(0..7, true, shape(4001, true), 2), [0; 0], "they are small");
-        assert_eq!(kept(0..7, true, shape(4000, true), 3), [6], "level 1 is not compressed");
-        assert_eq!(kept(0..7, true, shape(4000, false), 3), [2, 6], "nothing is compressed");
-        assert_eq!(kept(0..1, true, shape(4000, false), 1), [9, 8]);
-        assert_eq!(kept(0..1, true, shape(4000, true), 1), [0; 0], "level 0 is not compressed");
+        assert_eq!(kept(0..7, true, limits(4000, true), 2), [2, 6]);
+        assert_eq!(kept(0..7, false, limits(4000, true), 2), [0; 0], "all must be rewritten");
+        assert_eq!(kept(0..7, true, limits(4001, true), 2), [0; 0], "they are small");
+        assert_eq!(kept(0..7, true, limits(4000, true), 3), [6], "level 1 is not compressed");
+        assert_eq!(kept(0..7, true, limits(4000, false), 3), [2, 6], "nothing is compressed");
+        assert_eq!(kept(0..1, true, limits(4000, false), 1), [9, 8]);
+        assert_eq!(kept(0..1, true, limits(4000, true), 1), [0; 0], "level 0 is not compressed");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{RangeTombstone, Result};
 
+use super::limits::Limits;
 use super::plan::{Input, Plan};
-use super::shape::Shape;
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -59,7 +59,7 @@ fn merge(
     let numbers = plan.tables().map(|table| table.number).collect();
     let older = OutsideTables::around(version, numbers);
     let last = version.deepest().max(output.level);
-    let kept = plan.kept(&Shape::of(engine), last);
+    let kept = plan.kept(&Limits::of(engine), last);
     let (sources, tombstones) = open_inputs(engine, plan, &kept)?;
     // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
     let anchor = keyspace.current().active.learned_anchor();

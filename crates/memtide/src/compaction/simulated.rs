@@ -7,8 +7,8 @@ use memtide_base::{SeqNo, Upper};
 use memtide_env::random::SplitMix64;
 use memtide_storage::table::TableSummary;
 
+use super::limits::Limits;
 use super::plan::Plan;
-use super::shape::Shape;
 use super::{lazy_leveled, leveled, tiered};
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
@@ -106,7 +106,7 @@ impl Tree {
     }
 
     /// Does what a plan says, as the executor would with no snapshot alive.
-    fn apply(&mut self, plan: &Plan, shape: &Shape) {
+    fn apply(&mut self, plan: &Plan, limits: &Limits) {
         plan.check(&self.version).expect("a sound plan");
         let numbers: Vec<u64> = plan.tables().map(|table| table.number).collect();
         if let Some(run) = plan.is_move() {
@@ -115,7 +115,7 @@ impl Tree {
             return;
         }
         let output = plan.output.expect("no strategy here drops anything");
-        let kept = plan.kept(shape, self.version.deepest().max(output.level));
+        let kept = plan.kept(limits, self.version.deepest().max(output.level));
         let kept: Vec<_> = kept.into_iter().map(|table| (output, table)).collect();
         let inputs: BTreeSet<u64> = numbers.iter().copied().collect();
         let newer = self.version.runs_above(&inputs);
@@ -138,10 +138,10 @@ impl Tree {
     }
 
     /// Applies plans until there is none; every step is followed by a `check`.
-    fn settle(&mut self, plan: Planner<'_>, shape: &Shape, check: impl Fn(&Self)) {
+    fn settle(&mut self, plan: Planner<'_>, limits: &Limits, check: impl Fn(&Self)) {
         for _ in 0..10_000 {
-            let Some(plan) = plan(&self.version, shape) else { return };
-            self.apply(&plan, shape);
+            let Some(plan) = plan(&self.version, limits) else { return };
+            self.apply(&plan, limits);
             check(self);
         }
         panic!("it does not end");
@@ -162,22 +162,21 @@ impl Tree {
 }
 
 /// A strategy.
-pub(super) type Planner<'p> = &'p dyn Fn(&Version, &Shape) -> Option<Plan>;
+pub(super) type Planner<'p> = &'p dyn Fn(&Version, &Limits) -> Option<Plan>;
 
 /// Tries a strategy on random trees: it must come to an end, lose and revive nothing, and leave what `settled` likes.
 pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<(), String>) {
-    let shape = Shape {
+    let limits = Limits {
         level0_runs: 4,
         level1_size: 2000,
         settled: SeqNo::MAX,
-        fifo_size: 0,
         table_size: 2000,
-        compresses: true,
+        ..Limits::SMALL
     };
     for seed in 0..200 {
         let mut tree = Tree::random(seed);
         let contents = tree.contents();
-        tree.settle(plan, &shape, |tree| assert!(tree.contents() == contents, "tree {seed}"));
+        tree.settle(plan, &limits, |tree| assert!(tree.contents() == contents, "tree {seed}"));
         assert_eq!(settled(&tree.version), Ok(()), "tree {seed}");
     }
 }
@@ -198,13 +197,12 @@ struct Cost {
 fn cost(plan: Planner<'_>, flushes: u64) -> Cost {
     let keys = flushes * FLUSH_ROWS;
     let level1_size = 4 * FLUSH_ROWS * ROW_BYTES;
-    let shape = Shape {
+    let limits = Limits {
         level0_runs: 4,
         level1_size,
         settled: SeqNo::MAX,
-        fifo_size: 0,
         table_size: 2000,
-        compresses: true,
+        ..Limits::SMALL
     };
     let (mut tree, mut random) = (Tree::new(keys), SplitMix64::new(1));
     let (mut flushed, mut space, mut runs) = (0, 0.0_f64, 0);
@@ -212,7 +210,7 @@ fn cost(plan: Planner<'_>, flushes: u64) -> Cost {
         let rows = tree.fresh(&mut random, FLUSH_ROWS, keys);
         flushed += rows.len() as u64 * ROW_BYTES;
         tree.add(RunId::first(0), rows);
-        tree.settle(plan, &shape, |_| ());
+        tree.settle(plan, &limits, |_| ());
         // Not in step with anything.
         if flush >= 5 * flushes / 2 && flush % 37 == 0 {
             let bytes: u64 = tree.version.tables().map(|table| table.size).sum();
@@ -254,19 +252,13 @@ fn impossible_counts_in_a_manifest_overflow_nothing() {
         })
         .collect();
     let version = Version::empty().with(&[], &tables).expect("disjoint");
-    let shape = Shape {
-        level0_runs: 2,
-        level1_size: 1 << 40,
-        settled: SeqNo::MAX,
-        fifo_size: 0,
-        table_size: 1 << 30,
-        compresses: true,
-    };
+    let limits =
+        Limits { level1_size: 1 << 40, settled: SeqNo::MAX, table_size: 1 << 30, ..Limits::SMALL };
     for plan in [leveled::plan, lazy_leveled::plan, tiered::plan] {
-        let plan = plan(&version, &shape).expect("much to do");
+        let plan = plan(&version, &limits).expect("much to do");
         plan.check(&version).expect("sound");
-        plan.kept(&shape, 6);
+        plan.kept(&limits, 6);
     }
-    let all = Plan::everything(&version, |weight| leveled::level_for(weight, &shape));
+    let all = Plan::everything(&version, |weight| leveled::level_for(weight, &limits));
     assert!(all.is_some_and(|plan| plan.check(&version).is_ok()));
 }

@@ -6,16 +6,16 @@
 //! Costs: write, one per level and about two; space, 2 and level 0, and everything once more while all is merged; read,
 //! up to [`RUNS`](super::tiers::RUNS) runs per level.
 
+use super::limits::Limits;
 use super::plan::Plan;
-use super::shape::Shape;
 use super::tiers::Tiers;
 use crate::version::Version;
 
 pub(super) const TIERS: Tiers = Tiers { last_has_many: true, share: 1 };
 
 /// The most urgent merge; `None` if every level is within its limits.
-pub(super) fn plan(version: &Version, shape: &Shape) -> Option<Plan> {
-    TIERS.plan(version, shape)
+pub(super) fn plan(version: &Version, limits: &Limits) -> Option<Plan> {
+    TIERS.plan(version, limits)
 }
 
 #[cfg(test)]
@@ -23,6 +23,7 @@ mod tests {
     use super::super::plan::testing::{text, version};
     use super::super::simulated::converges;
     use super::*;
+    use crate::version::LEVELS;
 
     #[test]
     fn a_full_level_becomes_one_run_of_the_next_and_all_is_merged_when_half_of_it_is_new() {
@@ -66,7 +67,7 @@ mod tests {
             ),
         ] {
             let version = version(tables);
-            assert_eq!(text(&version, plan(&version, &Shape::SMALL)), want, "{tables:?}");
+            assert_eq!(text(&version, plan(&version, &Limits::SMALL)), want, "{tables:?}");
         }
     }
 
@@ -77,12 +78,11 @@ mod tests {
                 .runs()
                 .last()
                 .map_or(0, |run| run.tables().iter().map(|table| table.weight()).sum());
-            let all: u64 =
-                version.runs().iter().flat_map(|run| run.tables()).map(|t| t.weight()).sum();
+            let all: u64 = (1..LEVELS).map(|level| version.level_weight(level)).sum();
             if all > 2 * oldest {
                 return Err(format!("{oldest} of {all} B in the oldest run"));
             }
-            match (1..7).find(|&level| version.run_count(level) >= super::super::tiers::RUNS) {
+            match (1..LEVELS).find(|&level| version.run_count(level) >= super::super::tiers::RUNS) {
                 Some(level) => Err(format!("level {level} is full")),
                 None => Ok(()),
             }

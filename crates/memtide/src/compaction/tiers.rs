@@ -5,16 +5,13 @@
 //! by their bytes: beyond a share of the oldest run everything is merged. A tombstone counts there as the row that it
 //! hides. The result goes as deep as its size asks for, so that runs above it can grow large before they reach it.
 
+use super::limits::{DUE, Limits};
 use super::plan::{Input, Plan};
-use super::shape::Shape;
 use super::tombstones;
 use crate::version::{LEVELS, RunId, Version};
 
 /// Runs that make a level due.
 pub(super) const RUNS: usize = 4;
-
-/// The score from which something is due.
-const DUE: u128 = 1000;
 
 /// Where the two strategies differ.
 #[derive(Clone, Copy, Debug)]
@@ -27,26 +24,26 @@ pub(super) struct Tiers {
 
 impl Tiers {
     /// What is most overdue; `None` if nothing is.
-    pub(super) fn plan(&self, version: &Version, shape: &Shape) -> Option<Plan> {
+    pub(super) fn plan(&self, version: &Version, limits: &Limits) -> Option<Plan> {
         let last = version.deepest().max(1);
-        let level0 = runs_over(version, 0, shape.level0_runs);
+        let level0 = runs_over(version, 0, limits.level0_runs);
         let full = (1..=last).map(|level| (runs_over(version, level, RUNS), level));
         let (full, level) = full.max_by_key(|(score, level)| (*score, *level))?;
         let space = self.space(version);
         if level0.max(full).max(space) < DUE {
-            return tombstones::end(version, shape.settled);
+            return tombstones::end(version, limits.settled);
         }
         if space >= full.max(level0) {
-            return Some(self.everything_from(version, shape, 1));
+            return Some(self.everything_from(version, limits, 1));
         }
-        Some(self.down(version, shape, if level0 >= full { 0 } else { level }))
+        Some(self.down(version, limits, if level0 >= full { 0 } else { level }))
     }
 
     /// The level that a run of so much belongs to, if it is the oldest.
-    pub(super) fn level_for(&self, weight: u64, shape: &Shape) -> usize {
+    pub(super) fn level_for(&self, weight: u64, limits: &Limits) -> usize {
         let run = |level: usize| {
             let grown = (RUNS as u64).pow(u32::try_from(level - 1).expect("seven levels"));
-            shape.level1_size.saturating_mul(grown)
+            limits.level1_size.saturating_mul(grown)
         };
         (1..LEVELS).find(|&level| run(level) >= weight / self.share).unwrap_or(LEVELS - 1)
     }
@@ -73,11 +70,11 @@ impl Tiers {
     }
 
     /// A whole level becomes a run of the next.
-    fn down(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
+    fn down(&self, version: &Version, limits: &Limits, level: usize) -> Plan {
         let last = version.deepest().max(1);
         let below = (level + 1).min(LEVELS - 1);
         if below == last && !self.last_has_many {
-            return self.everything_from(version, shape, level);
+            return self.everything_from(version, limits, level);
         }
         if below == level {
             let inputs = Input::whole_levels(version, level..LEVELS);
@@ -91,13 +88,13 @@ impl Tiers {
         Plan { inputs, output: Some(RunId { level: below, rank }), may_move: true }
     }
 
-    fn everything_from(&self, version: &Version, shape: &Shape, level: usize) -> Plan {
+    fn everything_from(&self, version: &Version, limits: &Limits, level: usize) -> Plan {
         let inputs = match level {
             0 => Input::from_level0(version, LEVELS),
             _ => Input::whole_levels(version, level..LEVELS),
         };
         let weight = inputs.iter().flat_map(|input| &input.tables).map(|t| t.weight()).sum();
-        let level = self.level_for(weight, shape).max(version.deepest());
+        let level = self.level_for(weight, limits).max(version.deepest());
         Plan { inputs, output: Some(RunId::first(level)), may_move: true }
     }
 }

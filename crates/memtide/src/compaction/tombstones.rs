@@ -51,8 +51,8 @@ fn lies_over_older(version: &Version, run: RunId, table: &TableMeta) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::leveled;
+    use super::super::limits::Limits;
     use super::super::plan::testing::{self, text};
-    use super::super::shape::Shape;
     use super::*;
 
     /// As [`testing::version`]; tables with an odd number are half tombstones.
@@ -90,15 +90,8 @@ mod tests {
             (&[(1, 0, 6, "a", "b"), (2, 0, 2, "a", "d")], 100, "nothing"),
         ] {
             let version = version(&tables.iter().copied().chain(last.clone()).collect::<Vec<_>>());
-            let shape = Shape {
-                level0_runs: 2,
-                level1_size: 1000,
-                settled,
-                fifo_size: 0,
-                table_size: 1000,
-                compresses: true,
-            };
-            assert_eq!(text(&version, leveled::plan(&version, &shape)), want, "{tables:?}");
+            let limits = Limits { settled, ..Limits::SMALL };
+            assert_eq!(text(&version, leveled::plan(&version, &limits)), want, "{tables:?}");
         }
     }
 }

@@ -9,9 +9,12 @@ use crate::version::is_passing;
 /// How much larger each level of a leveled tree is than the one above.
 pub(super) const GROWTH: u64 = 10;
 
+/// The score of a level that is at its limit: thousandths of it, so that levels compare as integers.
+pub(super) const DUE: u128 = 1000;
+
 /// The limits of the trees of a database at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct Limits {
     /// Runs in level 0 that make it due.
     pub(crate) level0_runs: usize,
     /// What the level under level 0 should weigh, more or less.
@@ -26,7 +29,7 @@ pub(crate) struct Shape {
     pub(crate) compresses: bool,
 }
 
-impl Shape {
+impl Limits {
     /// A tree of a few tables of 1,000 bytes.
     #[cfg(test)]
     pub(super) const SMALL: Self = Self {
