@@ -35,7 +35,11 @@ pub(crate) enum Need {
 }
 
 /// What became of an attempt to write.
-pub(crate) type Outcome = Result<Committed, Need>;
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done(Committed),
+    Needs(Need),
+}
 
 /// A write in the hands of whoever commits next.
 #[derive(Debug)]

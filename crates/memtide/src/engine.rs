@@ -199,6 +199,18 @@ impl Engine {
         Ok(())
     }
 
+    /// What [`Engine::freed`] counts, to be read before a writer looks whether it must wait. Who closes or fails
+    /// notifies after saying so, so whoever waits behind this count misses neither.
+    ///
+    /// # Errors
+    /// The database was closed or takes no writes any more.
+    pub(crate) fn count_before_waiting(&self) -> Result<u64> {
+        let seen = self.freed.count();
+        self.check_open()?;
+        self.health.check_writable()?;
+        Ok(seen)
+    }
+
     /// Stops all writes because of `error`, and tells writers who wait. The sync job tells futures.
     pub(crate) fn fail(&self, error: &Error) {
         self.health.fail(error);

@@ -7,7 +7,7 @@ use super::commit::{Attempt, commit};
 use super::segments;
 use super::wait::{Patience, Waits};
 use crate::batch::{BATCH_RANGE_DELETES_MAX, BatchBody, Writes};
-use crate::commit_queue::{Committed, Need, Outcome, Request};
+use crate::commit_queue::{Committed, Outcome, Request};
 use crate::config::Durability;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -44,15 +44,15 @@ pub(crate) fn write(
 fn commit_in_turn(engine: &Engine, writes: impl Writes, mut waits: Waits<'_>) -> Result<Committed> {
     while let Some(outcome) = commit_alone(engine, &writes) {
         match outcome? {
-            Ok(committed) => return Ok(committed),
-            Err(need) => waits.wait(&need)?,
+            Outcome::Done(committed) => return Ok(committed),
+            Outcome::Needs(need) => waits.wait(&need)?,
         }
     }
     let request = Request::new(writes.into_batch());
     loop {
         match commit_together(engine, &request)? {
-            Ok(committed) => return Ok(committed),
-            Err(need) => waits.wait(&need)?,
+            Outcome::Done(committed) => return Ok(committed),
+            Outcome::Needs(need) => waits.wait(&need)?,
         }
     }
 }
@@ -68,8 +68,8 @@ fn commit_alone(engine: &Engine, writes: &impl Writes) -> Option<Result<Outcome>
 
 fn commit_one(engine: &Engine, log: &mut Option<Log>, writes: &impl Writes) -> Result<Outcome> {
     match commit(engine, log, &[writes])? {
-        Attempt::Done(each) => Ok(Ok(each[0])),
-        Attempt::Needs(need) => Ok(Err(need)),
+        Attempt::Done(each) => Ok(Outcome::Done(each[0])),
+        Attempt::Needs(need) => Ok(Outcome::Needs(need)),
         Attempt::Apart => Err(Error::internal("a single write was told apart")),
     }
 }
@@ -132,9 +132,11 @@ fn commit_group(engine: &Engine, log: &mut Option<Log>, group: &[Arc<Request>]) 
     let batches: Vec<&BatchBody> = group.iter().map(|request| &request.batch).collect();
     match commit(engine, log, &batches) {
         Ok(Attempt::Done(each)) => {
-            group.iter().zip(each).for_each(|(request, done)| request.settle(Ok(Ok(done))));
+            let settle =
+                |(request, done): (&Arc<Request>, _)| request.settle(Ok(Outcome::Done(done)));
+            group.iter().zip(each).for_each(settle);
         }
-        Ok(Attempt::Needs(need)) => settle_all(group, || Ok(Err(Need::clone(&need)))),
+        Ok(Attempt::Needs(need)) => settle_all(group, || Ok(Outcome::Needs(need.clone()))),
         Ok(Attempt::Apart) => {
             for request in group {
                 request.settle(commit_one(engine, log, &request.batch));

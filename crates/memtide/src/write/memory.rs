@@ -28,10 +28,7 @@ impl Wait {
     /// `Busy` if everything is flushed and there still is no room: readers of this process pin it. What a
     /// flush failed with, if it did. The database was closed or takes no writes any more.
     pub(super) fn wait(&mut self, engine: &Engine, left: Option<Duration>) -> Result<()> {
-        let seen = engine.freed.count();
-        // Who closes or fails notifies after saying so; this order cannot miss it.
-        engine.check_open()?;
-        engine.health.check_writable()?;
+        let seen = engine.count_before_waiting()?;
         let limit = match free_some(engine) {
             Freeing::Flush => {
                 self.looks = 0;

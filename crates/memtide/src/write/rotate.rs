@@ -59,10 +59,7 @@ pub(super) fn wait_for_merge(
     keyspace: &KeyspaceState,
     left: Option<Duration>,
 ) -> Result<()> {
-    let seen = engine.freed.count();
-    // Who closes or fails notifies after saying so; this order cannot miss it.
-    engine.check_open()?;
-    engine.health.check_writable()?;
+    let seen = engine.count_before_waiting()?;
     if !keyspace.is_crowded() {
         return Ok(());
     }

@@ -43,10 +43,7 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
 
 /// As [`follow`], by the sync job, but waits no longer than `left`; then the writer tries again.
 pub(super) fn wait_for_next(engine: &Engine, left: Duration) -> Result<()> {
-    let seen = engine.freed.count();
-    // Who closes or fails notifies after saying so; this order cannot miss it.
-    engine.check_open()?;
-    engine.health.check_writable()?;
+    let seen = engine.count_before_waiting()?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.sealed) {
         engine.wake_sync();
         engine.env.executor.wait(&engine.freed, seen, Some(left));
