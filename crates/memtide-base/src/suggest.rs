@@ -8,6 +8,14 @@ pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) ->
     (edit_distance(word, best) <= 1 + word.len().min(best.len()) / 3).then_some(best)
 }
 
+/// Which of `known` was probably meant by `word`, and which there are: the hint of an error about an unknown name.
+#[must_use]
+pub fn hint(word: &str, known: &[&str]) -> String {
+    let meant = nearest(word, known.iter().copied())
+        .map_or(String::new(), |nearest| format!("did you mean {nearest:?}? "));
+    format!("{meant}known: {}", known.join(", "))
+}
+
 /// Insertions, deletions and replacements that turn `a` into `b` (Levenshtein, 1966); long words are
 /// cut, because nobody misspells the first 64 bytes of a name by accident.
 fn edit_distance(a: &str, b: &str) -> usize {
@@ -38,5 +46,10 @@ mod tests {
         assert_eq!(nearest("TRIE", names), Some("trie"));
         assert_eq!(nearest("zzzzzzzz", names), None);
         assert_eq!(nearest("x", []), None);
+        assert_eq!(
+            hint("tries", &names),
+            "did you mean \"trie\"? known: skiplist, hash_skiplist, trie"
+        );
+        assert_eq!(hint("zzzzzzzz", &names), "known: skiplist, hash_skiplist, trie");
     }
 }

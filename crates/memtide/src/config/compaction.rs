@@ -50,7 +50,7 @@ impl Compaction {
 
 impl fmt::Display for Compaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 
@@ -59,11 +59,23 @@ impl FromStr for Compaction {
 
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|strategy| strategy.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name);
-            let meant = suggest::nearest(name, names)
-                .map_or(String::new(), |nearest| format!("did you mean {nearest:?}? "));
             Error::new(ErrorKind::InvalidConfig, format!("unknown compaction {name:?}"))
-                .with_hint(format!("{meant}known: {}", names.join(", ")))
+                .with_hint(suggest::hint(name, &Self::ALL.map(Self::name)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_and_keep_to_a_width() {
+        for strategy in Compaction::ALL {
+            assert_eq!(strategy.to_string().parse::<Compaction>().ok(), Some(strategy));
+            assert_eq!(format!("{strategy:>14}").len(), 14);
+        }
+        let error = "level".parse::<Compaction>().expect_err("not a name");
+        assert!(error.to_string().contains("leveled"), "{error}");
     }
 }

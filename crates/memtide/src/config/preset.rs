@@ -94,11 +94,8 @@ impl FromStr for Preset {
     fn from_str(name: &str) -> Result<Self, Error> {
         let named = |preset: &Self| preset.name() == name;
         Self::ALL.into_iter().find(named).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name);
-            let meant = suggest::nearest(name, names)
-                .map_or(String::new(), |nearest| format!("did you mean {nearest:?}? "));
             Error::new(ErrorKind::InvalidConfig, format!("unknown preset {name:?}"))
-                .with_hint(format!("{meant}known: {}", names.join(", ")))
+                .with_hint(suggest::hint(name, &Self::ALL.map(Self::name)))
         })
     }
 }
