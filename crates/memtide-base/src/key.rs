@@ -11,8 +11,8 @@ pub const KEY_LEN_MAX: usize = 65_535;
 /// Longest end of a range delete: an inclusive bound at the longest key is that key and one zero byte.
 pub const RANGE_END_LEN_MAX: usize = KEY_LEN_MAX + 1;
 
-/// Longest value in bytes while values live inside tables.
-pub const VALUE_LEN_MAX: usize = 8 << 20;
+/// Longest value in bytes.
+pub const VALUE_LEN_MAX: usize = 1 << 30;
 
 /// The first eight bytes of `key` as a big-endian integer, padded with zeros.
 ///

@@ -4,9 +4,16 @@
 //! Decoders take hostile bytes: an error with file and offset, never a panic, never an allocation that
 //! the input's own size does not justify. Nothing here starts a thread, and nothing knows memtables.
 
+pub mod blob;
 pub mod block;
 pub mod cache;
 pub mod compress;
 pub mod filter;
+mod identity;
 pub mod log;
+mod output;
+mod source;
 pub mod table;
+
+pub use identity::FileIdentity;
+pub use source::verify_file;

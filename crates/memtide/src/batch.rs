@@ -14,8 +14,8 @@ use crate::range::HalfOpen;
 
 /// Range deletes of one batch: a memtable lists them under each other, so their cost is the square.
 pub(crate) const BATCH_RANGE_DELETES_MAX: usize = 1024;
-/// Largest batch in bytes.
-pub(crate) const BATCH_BYTES_MAX: usize = 1 << 30;
+/// Largest batch in bytes: the largest value with its key, and a little more.
+pub(crate) const BATCH_BYTES_MAX: usize = (1 << 30) + (1 << 20);
 
 /// What a commit writes as a whole.
 pub(crate) trait Writes {

@@ -261,11 +261,22 @@ impl Engine {
         }
     }
 
-    /// Removes the files of tables that nobody uses any more. Failing to is no error: the next open
+    /// A number for a new file.
+    ///
+    /// # Errors
+    /// The database was opened read-only.
+    pub(crate) fn take_number(&self) -> Result<u64> {
+        match self.manifest.lock().as_mut() {
+            Some(manifest) => Ok(manifest.take_number()),
+            None => Err(self.no_manifest()),
+        }
+    }
+
+    /// Removes the files of tables and blobs that nobody uses any more. Failing to is no error: the next open
     /// removes them.
     pub(crate) fn bury(&self) {
-        for number in self.graveyard.drain() {
-            let _ = self.env.vfs.remove(&self.layout.at(crate::files::table_name(number)));
+        for file in self.graveyard.drain() {
+            let _ = self.env.vfs.remove(&self.layout.at(file.name()));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! from text that was read, so nothing outside the directory can be reached.
 //!
 //! ```text
-//! LOCK   CURRENT   MANIFEST-{:016x}   wal/{base_lsn:016x}.wal   sst/{:016x}.sst
+//! LOCK   CURRENT   MANIFEST-{:016x}   wal/{base_lsn:016x}.wal   sst/{:016x}.sst   blob/{:016x}.blob
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -17,6 +17,26 @@ pub(crate) const CURRENT: &str = "CURRENT";
 pub(crate) const CURRENT_NEW: &str = "CURRENT.tmp";
 pub(crate) const WAL_DIR: &str = "wal";
 pub(crate) const TABLE_DIR: &str = "sst";
+/// Made with the first blob file.
+pub(crate) const BLOB_DIR: &str = "blob";
+
+/// A file that goes with its last user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SharedFile {
+    /// `sst/{:016x}.sst`
+    Table(u64),
+    /// `blob/{:016x}.blob`
+    Blob(u64),
+}
+
+impl SharedFile {
+    pub(crate) fn name(self) -> PathBuf {
+        match self {
+            Self::Table(number) => table_name(number),
+            Self::Blob(number) => blob_name(number),
+        }
+    }
+}
 
 /// Where a database's files are.
 #[derive(Clone, Debug)]
@@ -50,12 +70,26 @@ pub(crate) fn table_name(number: u64) -> PathBuf {
     PathBuf::from(format!("{TABLE_DIR}/{number:016x}.sst"))
 }
 
+/// `blob/{number:016x}.blob`.
+pub(crate) fn blob_name(number: u64) -> PathBuf {
+    PathBuf::from(format!("{BLOB_DIR}/{number:016x}.blob"))
+}
+
 /// The number in a table's file name without directory.
 pub(crate) fn parse_table_name(name: &Path) -> Option<u64> {
-    let number = name.to_str()?.strip_suffix(".sst")?;
+    parse_numbered(name, ".sst", table_name)
+}
+
+/// The number in a blob file's name without directory.
+pub(crate) fn parse_blob_name(name: &Path) -> Option<u64> {
+    parse_numbered(name, ".blob", blob_name)
+}
+
+fn parse_numbered(name: &Path, suffix: &str, name_of: fn(u64) -> PathBuf) -> Option<u64> {
+    let number = name.to_str()?.strip_suffix(suffix)?;
     // Numbers are counted up, so there is room above every one that is ours.
     let parsed = u64::from_str_radix(number, 16).ok().filter(|&number| number < 1 << 63)?;
-    (table_name(parsed).file_name() == Some(name.as_os_str())).then_some(parsed)
+    (name_of(parsed).file_name() == Some(name.as_os_str())).then_some(parsed)
 }
 
 pub(crate) fn manifest_name(number: u64) -> PathBuf {
@@ -78,5 +112,8 @@ mod tests {
         for wrong in ["2a.sst", "000000000000002A.sst", "+00000000000002a.sst", "x", "..", ".sst"] {
             assert_eq!(parse_table_name(Path::new(wrong)), None, "{wrong}");
         }
+        assert_eq!(SharedFile::Blob(0x2a).name(), Path::new("blob/000000000000002a.blob"));
+        assert_eq!(parse_blob_name(Path::new("000000000000002a.blob")), Some(0x2a));
+        assert_eq!(parse_blob_name(Path::new("000000000000002a.sst")), None);
     }
 }

@@ -59,7 +59,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     }
     let readers = engine.snapshots.readers();
     let older = OutsideTables::under_memtables(&claim.version);
-    let tables = beyond_faults(sealed, || {
+    let mut changes = beyond_faults(sealed, || {
         rewrite(
             engine,
             Rewrite {
@@ -77,10 +77,11 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 bars: Vec::new(),
                 under: Vec::new(),
                 table_size: u64::MAX,
+                version: &claim.version,
+                given_up: Vec::new(),
             },
         )
     })?;
-    let mut changes: Vec<_> = tables.into_iter().map(Change::TableAdd).collect();
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
     let wal_start = install(engine, keyspace, sealed, changes)?;
     // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.

@@ -98,7 +98,7 @@ impl Iter {
     /// As the iterator's items; it has ended then.
     #[inline]
     pub fn next_lent(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        self.step(true).map(|found| found.map(|at| (at.key(), at.value_bytes())))
+        self.step_lent(true)
     }
 
     /// As [`Iter::next_lent`], from the other end.
@@ -107,18 +107,44 @@ impl Iter {
     /// As [`Iter::next_lent`].
     #[inline]
     pub fn next_back_lent(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        self.step(false).map(|found| found.map(|at| (at.key(), at.value_bytes())))
+        self.step_lent(false)
     }
 
     #[inline]
     fn next_owned(&mut self, forward: bool) -> Option<Result<(Slice, Slice)>> {
         let found = self.step(forward).transpose()?;
-        Some(found.map(|at| (Slice::copy_of(at.key()), at.value())))
+        let entry = found.and_then(|at| Ok((Slice::copy_of(at.key()), at.value()?)));
+        if entry.is_err() {
+            self.state = State::Done;
+        }
+        Some(entry)
+    }
+
+    #[inline]
+    fn step_lent(&mut self, forward: bool) -> Result<Option<(&[u8], &[u8])>> {
+        let prepared = match self.step(forward)? {
+            Some(at) => at.prepare(),
+            None => return Ok(None),
+        };
+        if let Err(error) = prepared {
+            self.state = State::Done;
+            return Err(error);
+        }
+        Ok(self.end(forward).map(|at| at.lent()))
+    }
+
+    /// The cursor of one end, if it was opened.
+    #[inline]
+    fn end(&mut self, forward: bool) -> Option<&mut VisibleCursor> {
+        match &mut self.state {
+            State::Open(open) => if forward { &mut open.front } else { &mut open.back }.as_mut(),
+            State::Failed(_) | State::Done => None,
+        }
     }
 
     /// Takes one end to its next entry.
     #[inline]
-    fn step(&mut self, forward: bool) -> Result<Option<&VisibleCursor>> {
+    fn step(&mut self, forward: bool) -> Result<Option<&mut VisibleCursor>> {
         let stepped = match &mut self.state {
             State::Open(open) => open.step(forward),
             State::Failed(error) => error.take().map_or(Ok(false), Err),
@@ -128,11 +154,7 @@ impl Iter {
             self.state = State::Done;
         }
         stepped?;
-        Ok(match &self.state {
-            State::Open(open) if forward => open.front.as_ref(),
-            State::Open(open) => open.back.as_ref(),
-            State::Failed(_) | State::Done => None,
-        })
+        Ok(self.end(forward))
     }
 }
 

@@ -26,6 +26,7 @@
 
 mod background;
 mod batch;
+mod blob_store;
 mod builder;
 mod commit;
 mod commit_queue;

@@ -1,8 +1,8 @@
 //! Opening: `CURRENT` → manifest → version; log segments → memtables; then a new manifest, a new segment.
 //!
 //! # Order
-//! lock → read `CURRENT` and the manifest → every memtable is known → every table named is there with its
-//! size → log segments synced → new manifest current (its file numbers lie above everything seen) → segments
+//! lock → read `CURRENT` and the manifest → every memtable is known → every table and blob file named is there with
+//! its size → log segments synced → new manifest current (its file numbers lie above everything seen) → segments
 //! replayed, flushing where the budget demands → new segment durable → manifest says so → leftovers removed.
 //!
 //! A crash anywhere in this leaves a database that opens to the same contents. Old segments are never
@@ -30,14 +30,14 @@ use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{BatchOp, BatchOps, LogReader, Record, RecordKind};
 
 use bulk::Bulk;
-use directory::{TableFiles, number_above_all, remove_orphans};
+use directory::{FoundFiles, list_if_there, number_above_all, remove_orphans};
 use segments::{SegmentInfo, open_segments};
 
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
 use crate::durable::Durable;
 use crate::engine::{Engine, Keyspaces, Tally};
-use crate::files::{self, LOCK, Layout, TABLE_DIR, WAL_DIR};
+use crate::files::{self, BLOB_DIR, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
 use crate::health::HealthState;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
@@ -115,10 +115,10 @@ pub(crate) fn open(
         // For people who look into the file; who holds the lock is the kernel's to know.
         let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
     }
-    let table_files = TableFiles::list(&*env.vfs, &layout)?;
-    table_files.check(&state)?;
+    let found_files = FoundFiles::list(&*env.vfs, &layout)?;
+    found_files.check(&state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
-    state.next_file = number_above_all(&*env.vfs, &layout, &table_files, state.next_file)?;
+    state.next_file = number_above_all(&*env.vfs, &layout, &found_files, state.next_file)?;
     let manifest = match mode {
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
@@ -143,7 +143,7 @@ pub(crate) fn open(
         // Failing to is no error: it is an orphan then, and the next open removes those.
         let _ = env.vfs.remove(&engine.layout.at(&name));
     }
-    report.orphans = remove_orphans(&engine, table_files)?;
+    report.orphans = remove_orphans(&engine, found_files)?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
         flush::flush_all(&engine)?;
     }
@@ -210,7 +210,9 @@ fn create_state(
     for dir in [WAL_DIR, TABLE_DIR] {
         let path = layout.at(dir);
         env.vfs.create_dir(&path).map_err(|error| Error::io("create the directory", dir, error))?;
-        let found = env.vfs.list(&path).map_err(|error| Error::io("list", dir, error))?;
+    }
+    for dir in [WAL_DIR, TABLE_DIR, BLOB_DIR] {
+        let found = list_if_there(&*env.vfs, layout, dir)?;
         if let Some(entry) = found.first() {
             let what = format!(
                 "{} has no CURRENT but holds {}",

@@ -1,18 +1,23 @@
 //! Writes the survivors of a merge into new tables: the one way entries reach the disk, for flush and
-//! compaction alike.
+//! compaction alike. Large values go into blob files on the way ([`separate`]), once: later merges move their handles
+//! only, unless the file they lie in is to be given up.
 //!
 //! Tables are cut only between user keys. Range tombstones are clipped at the cuts, so each table holds its
 //! part and its bounds say so. The tables are durable, with their names, when this returns; nothing names
 //! them yet. After an error the files are removed again.
 
+mod separate;
+
 use std::collections::BTreeSet;
 
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
-use memtide_base::{Error, RangeTombstone, Result};
+use memtide_base::{Entry, Error, Kind, RangeTombstone, Result};
 use memtide_memtable::Anchor;
+use memtide_storage::FileIdentity;
+use memtide_storage::blob::BlobHandle;
 use memtide_storage::compress::Codec;
-use memtide_storage::table::{TableBuilder, TableIdentity, TableOptions};
+use memtide_storage::table::{TableBuilder, TableOptions};
 
 use crate::config::Compaction;
 use crate::engine::Engine;
@@ -21,7 +26,8 @@ use crate::keyspace_state::KeyspaceState;
 use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
-use crate::version::{RunId, StoredTable, TableMeta, Version, is_passing};
+use crate::version::{Change, RunId, StoredTable, TableMeta, Version, is_passing};
+use separate::BlobOutputs;
 
 /// Filter bits beyond which no more is to be had.
 const FILTER_BITS_ABOVE: u32 = 16;
@@ -51,6 +57,10 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) under: Vec<Arc<TableMeta>>,
     /// Bytes at which a table ends.
     pub(crate) table_size: u64,
+    /// What the sources are part of, if they are tables: where their values lie.
+    pub(crate) version: &'m Version,
+    /// Blob files whose values are moved out, by rising number.
+    pub(crate) given_up: Vec<u64>,
 }
 
 /// What a version holds outside a merge and is not surely newer.
@@ -93,8 +103,14 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
-/// Runs the merge and returns the new tables.
-pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredTable>> {
+/// Whether a handle leads into one of these files. One that leads nowhere is kept: whoever reads it is told.
+fn lies_in(files: &[u64], handle: &[u8]) -> bool {
+    let number = || BlobHandle::decode(handle).map(|handle| handle.number);
+    !files.is_empty() && number().is_some_and(|number| files.binary_search(&number).is_ok())
+}
+
+/// Runs the merge and returns the new tables and blob files, as an edit names them.
+pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>> {
     let mut outputs = Outputs {
         engine,
         keyspace: merge.keyspace.id,
@@ -109,9 +125,15 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<StoredT
         open: None,
         begins: Vec::new(),
         done: Vec::new(),
+        version: merge.version,
+        blobs: BlobOutputs::new(engine, merge.keyspace),
+        handle: Vec::new(),
     };
     match outputs.fill(merge) {
-        Ok(()) => Ok(outputs.done),
+        Ok(()) => {
+            let blobs = outputs.blobs.done.into_iter().map(Change::BlobAdd);
+            Ok(blobs.chain(outputs.done.into_iter().map(Change::TableAdd)).collect())
+        }
         Err(error) => {
             outputs.remove_all();
             Err(error)
@@ -138,6 +160,10 @@ struct Outputs<'e> {
     /// Where the present table's share of the key space begins.
     begins: Vec<u8>,
     done: Vec<StoredTable>,
+    version: &'e Version,
+    blobs: BlobOutputs<'e>,
+    /// Memory for the bytes of one.
+    handle: Vec<u8>,
 }
 
 impl Outputs<'_> {
@@ -155,14 +181,37 @@ impl Outputs<'_> {
                 self.cut_at_bars(Some(entry.key))?;
                 self.cut_if_full(entry.key, merge.table_size)?;
             }
-            self.builder()?.add(entry)
+            self.add(entry, &merge.given_up)
         })?;
         self.cut_at_bars(None)?;
         self.finish(None)?;
+        self.blobs.finish()?;
         if !self.done.is_empty() {
             self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;
         }
         Ok(())
+    }
+
+    /// Adds an entry to the present table, its value to a blob file if it belongs there.
+    fn add(&mut self, entry: Entry<'_>, given_up: &[u64]) -> Result<()> {
+        match entry.kind {
+            Kind::Put if self.blobs.separates(entry.value.len()) => {
+                let handle = self.blobs.add(entry.key, entry.value)?;
+                let mut bytes = std::mem::take(&mut self.handle);
+                bytes.clear();
+                handle.encode(&mut bytes);
+                let kind = Kind::BlobHandle;
+                self.builder()?.add(Entry { kind, value: &bytes, ..entry })?;
+                self.handle = bytes;
+                Ok(())
+            }
+            Kind::BlobHandle if lies_in(given_up, entry.value) => {
+                let blobs = &self.engine.tables.blobs;
+                let value = blobs.value(self.version, entry.key, entry.value)?;
+                self.add(Entry { kind: Kind::Put, value: &value, ..entry }, given_up)
+            }
+            _ => self.builder()?.add(entry),
+        }
     }
 
     /// Ends the table at each bar up to `key`, or at all that are left, so that range tombstones are clipped there.
@@ -201,17 +250,14 @@ impl Outputs<'_> {
         if self.run.level > 0 {
             engine.check_open()?;
         }
-        let number = match engine.manifest.lock().as_mut() {
-            Some(manifest) => manifest.take_number(),
-            None => return Err(engine.no_manifest()),
-        };
+        let number = engine.take_number()?;
         let name = files::table_name(number);
         let file = engine
             .env
             .vfs
             .create(&engine.layout.at(&name), 0)
             .map_err(|error| Error::io("create", &name, error))?;
-        let identity = TableIdentity { db_uuid: engine.uuid, number, keyspace: self.keyspace };
+        let identity = FileIdentity { db_uuid: engine.uuid, number, keyspace: self.keyspace };
         let settings = &engine.settings;
         let options = TableOptions {
             block_bytes: settings.block_size,
@@ -255,6 +301,7 @@ impl Outputs<'_> {
     }
 
     fn remove_all(&mut self) {
+        self.blobs.remove_all();
         let open = self.open.take().map(|(number, _)| number);
         for number in self.done.iter().map(|table| table.number).chain(open) {
             self.remove(number);

@@ -100,6 +100,12 @@ pub struct KeyspaceStats {
     pub tables: usize,
     /// Their files.
     pub table_bytes: u64,
+    /// Blob files, which hold the large values of the tables.
+    pub blobs: usize,
+    /// Bytes of these files.
+    pub blob_bytes: u64,
+    /// Bytes in them that no table refers to any more.
+    pub blob_garbage_bytes: u64,
 }
 
 /// Figures of a level.
@@ -147,6 +153,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
 
 fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
     let current = keyspace.current();
+    let blobs = current.version.blobs();
+    let held: u64 = blobs.iter().map(|blob| blob.summary.bytes).sum();
     let level = |level| LevelStats {
         runs: current.version.run_count(level),
         tables: current.version.tables_of(level).count(),
@@ -165,5 +173,8 @@ fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
         levels: (0..LEVELS).map(level).collect(),
         tables: current.version.tables().count(),
         table_bytes: current.version.tables().map(|table| table.size).sum(),
+        blobs: blobs.len(),
+        blob_bytes: blobs.iter().map(|blob| blob.summary.size).sum(),
+        blob_garbage_bytes: held - current.version.blob_bytes_used().iter().sum::<u64>(),
     }
 }

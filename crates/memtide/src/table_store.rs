@@ -13,9 +13,11 @@ use memtide_base::sync::atomic::Ordering;
 use memtide_base::sync::{Arc, Glance, Mutex, Weak};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
+use memtide_storage::FileIdentity;
 use memtide_storage::cache::BlockCache;
-use memtide_storage::table::{Table, TableIdentity};
+use memtide_storage::table::Table;
 
+use crate::blob_store::BlobStore;
 use crate::files::{self, Layout};
 use crate::version::TableMeta;
 
@@ -30,6 +32,8 @@ pub(crate) struct TableStore {
     hash_seed: u64,
     cache: Arc<BlockCache>,
     ledger: Arc<Ledger>,
+    /// Where values lie that are not with their keys.
+    pub(crate) blobs: BlobStore,
     /// Oldest first.
     opened: Mutex<VecDeque<Weak<TableMeta>>>,
 }
@@ -43,7 +47,8 @@ impl TableStore {
         cache: Arc<BlockCache>,
         ledger: Arc<Ledger>,
     ) -> Self {
-        Self { vfs, layout, db_uuid, hash_seed, cache, ledger, opened: Mutex::default() }
+        let blobs = BlobStore::new(Arc::clone(&vfs), layout.clone(), db_uuid);
+        Self { vfs, layout, db_uuid, hash_seed, cache, ledger, blobs, opened: Mutex::default() }
     }
 
     pub(crate) fn cache(&self) -> &Arc<BlockCache> {
@@ -79,7 +84,7 @@ impl TableStore {
             .open_read(&self.layout.at(&name))
             .map_err(|error| Error::io("open", &name, error))?;
         let identity =
-            TableIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
+            FileIdentity { db_uuid: self.db_uuid, number: meta.number, keyspace: meta.keyspace };
         let (size, cache) = (meta.size, &self.cache);
         let table = Table::open(file, name, identity, size, self.hash_seed, cache, &self.ledger)?;
         meta.used.store(false, Ordering::Relaxed);

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use memtide_base::ledger::Ledger;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, Result};
-use memtide_env::{Env, Vfs};
+use memtide_env::{Env, ReadFile, Vfs};
 use memtide_memtable::{MemtableType, Registry};
+use memtide_storage::blob::BlobFile;
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{LogReader, Opened, parse_wal_file_name};
-use memtide_storage::table::{Table, TableIdentity, verify_file};
+use memtide_storage::table::Table;
+use memtide_storage::{FileIdentity, verify_file};
 
 use crate::config::{Config, KeyspaceConfig};
 use crate::files::{self, Layout, WAL_DIR};
 use crate::recovery::{self, OpenMode};
-use crate::version::{self, Graveyard, TableMeta};
+use crate::version::{self, BlobMeta, Graveyard, TableMeta, Version};
 
 /// What a verification read and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +53,7 @@ impl VerifyReport {
     }
 }
 
-/// Reads everything a database in `root` has: manifest, log, tables, every checksum, every order and count.
+/// Reads everything a database in `root` has: manifest, log, tables, blob files, every checksum, every order and count.
 ///
 /// # Errors
 /// The database is open elsewhere, or there is none. Damage is no error here, it is in the report.
@@ -76,17 +78,34 @@ pub(crate) fn verify(env: &Env, root: &Path) -> Result<VerifyReport> {
     match version::load(&*env.vfs, &layout, number, &graveyard) {
         Err(error) => report.note(&error),
         Ok((state, _)) => {
-            for table in state.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables()) {
-                let checked = verify_table(&*env.vfs, &layout, state.uuid, table);
-                report.files += 1;
-                report.bytes += table.size;
-                if let Err(error) = checked {
-                    report.note(&error);
-                }
+            for keyspace in &state.keyspaces {
+                verify_keyspace(&*env.vfs, &layout, state.uuid, &keyspace.version, &mut report);
             }
         }
     }
     Ok(report)
+}
+
+fn verify_keyspace(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    db_uuid: [u8; 16],
+    version: &Version,
+    report: &mut VerifyReport,
+) {
+    let mut take = |bytes: u64, checked: Result<()>| {
+        report.files += 1;
+        report.bytes += bytes;
+        if let Err(error) = checked {
+            report.note(&error);
+        }
+    };
+    for table in version.tables() {
+        take(table.size, verify_table(vfs, layout, db_uuid, table));
+    }
+    for blob in version.blobs() {
+        take(blob.summary.size, verify_blob(vfs, layout, db_uuid, blob));
+    }
 }
 
 /// Names one of the eight for every keyspace: what is on disk does not depend on who can make memtables.
@@ -128,12 +147,35 @@ fn read_segment(vfs: &dyn Vfs, layout: &Layout, name: &Path) -> Result<()> {
 }
 
 fn verify_table(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &TableMeta) -> Result<()> {
-    let name = files::table_name(meta.number);
-    let file = vfs.open_read(&layout.at(&name)).map_err(|error| {
-        Error::corruption("table", &name, 0, format!("it cannot be opened: {error}"))
-    })?;
-    verify_file(Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
-    let identity = TableIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
+    let (what, name) = ("table", files::table_name(meta.number));
+    let file = open(vfs, layout, what, &name)?;
+    verify_file(what, Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
+    let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
     let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
-    Table::open(file, name, identity, meta.size, 0, &cache, &ledger)?.verify()
+    let table = Table::open(file, name.clone(), identity, meta.size, 0, &cache, &ledger)?;
+    table.verify()?;
+    if table.properties().blobs != meta.blobs {
+        let detail = "it refers to other blobs than the manifest says";
+        return Err(Error::corruption(what, name, 0, detail));
+    }
+    Ok(())
+}
+
+fn verify_blob(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &BlobMeta) -> Result<()> {
+    let (what, name) = ("blob file", files::blob_name(meta.number));
+    let file = open(vfs, layout, what, &name)?;
+    let summary = &meta.summary;
+    verify_file(what, Arc::clone(&file), name.clone(), summary.size, summary.checksum)?;
+    let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
+    let values = BlobFile::open(file, name.clone(), identity, summary.size)?.verify()?;
+    if values != summary.values {
+        let detail = format!("it has {values} values, the manifest says {}", summary.values);
+        return Err(Error::corruption(what, name, 0, detail));
+    }
+    Ok(())
+}
+
+fn open(vfs: &dyn Vfs, layout: &Layout, what: &str, name: &Path) -> Result<Arc<dyn ReadFile>> {
+    vfs.open_read(&layout.at(name))
+        .map_err(|error| Error::corruption(what, name, 0, format!("it cannot be opened: {error}")))
 }

@@ -33,6 +33,7 @@ fn keyspaces(stats: &Stats) -> comfy_table::Table {
         "sealed",
         "tables",
         "on disk",
+        "in blobs",
         "levels",
     ]);
     for one in &stats.keyspaces {
@@ -46,6 +47,7 @@ fn keyspaces(stats: &Stats) -> comfy_table::Table {
             report::bytes(one.sealed_bytes),
             one.tables.to_string(),
             report::bytes(one.table_bytes),
+            report::bytes(one.blob_bytes),
             levels(one),
         ]);
     }

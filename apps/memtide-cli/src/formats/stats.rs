@@ -55,6 +55,9 @@ fn keyspace(stats: &KeyspaceStats) -> Value {
         "levels": levels,
         "tables": stats.tables,
         "table_bytes": stats.table_bytes,
+        "blobs": stats.blobs,
+        "blob_bytes": stats.blob_bytes,
+        "blob_garbage_bytes": stats.blob_garbage_bytes,
     })
 }
 

@@ -69,7 +69,7 @@ impl Role {
     /// Whether this version may meet a row of `kind` in such a block.
     pub(super) fn admits(self, kind: Kind) -> bool {
         match self {
-            Self::Data => matches!(kind, Kind::Put | Kind::Delete),
+            Self::Data => matches!(kind, Kind::Put | Kind::Delete | Kind::BlobHandle),
             Self::Index => kind == Kind::Put,
             Self::RangeDelete => kind == Kind::RangeDelete,
         }

@@ -5,7 +5,7 @@
 //! 1       kind       as `memtide_base::Kind`: 0 = delete, 1 = put, 4 = range delete, ...
 //! 1..5    keyspace   varint
 //! 1..3    key_len    varint, at most 65,535
-//! 1..4    value_len  varint, at most 8 MiB; 0 for a delete; at most 65,536 for a range delete
+//! 1..5    value_len  varint, at most 1 GiB; 0 for a delete; at most 65,536 for a range delete
 //! n       key        the start, for a range delete
 //! n       value      the end, for a range delete; empty = unbounded
 //! ```
@@ -248,10 +248,12 @@ mod tests {
             decode(&payload, 1).unwrap_err()
         };
         let behind = "bytes behind the last write";
-        assert_eq!(op(1, 65_535, 8 << 20).what, behind, "the largest put is fine");
+        assert_eq!(op(1, 65_535, 8 << 20).what, behind, "a large put is fine");
+        let largest = op(1, 65_535, 1 << 30).what;
+        assert!(!largest.contains("over the limit"), "only cut off: {largest}");
         assert_eq!(op(4, 65_535, 65_536).what, behind, "the largest range delete is fine");
         for (kind, key_len, value_len) in
-            [(1, 65_536, 0), (1, 0, (8 << 20) + 1), (0, 0, 1), (4, 0, 65_537), (1, u64::MAX, 0)]
+            [(1, 65_536, 0), (1, 0, (1 << 30) + 1), (0, 0, 1), (4, 0, 65_537), (1, u64::MAX, 0)]
         {
             let error = op(kind, key_len, value_len);
             assert!(error.what.contains("over the limit"), "{kind} {key_len} {value_len}: {error}");

@@ -11,24 +11,22 @@
 
 use std::path::PathBuf;
 
-use memtide_base::checksum::FileChecksum;
 use memtide_base::hash::key_hash;
 use memtide_base::key::{KEY_LEN_MAX, RANGE_END_LEN_MAX, shared_prefix_len};
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::{Entry, Error, Kind, Result, SeqNo, Upper};
 use memtide_env::WriteFile;
 
-use super::format::{
-    ALL_TOMBSTONES, Child, FOOTER_LEN, Footer, HAS_OLD_VERSIONS, Section, TableIdentity,
-};
+use super::format::{ALL_TOMBSTONES, Child, FOOTER_LEN, Footer, HAS_OLD_VERSIONS, Section};
 use super::properties::{Properties, WRITER};
+use crate::blob::{BlobHandle, BlobRefs};
 use crate::block::trailer::{self, BlockKind, Handle};
 use crate::block::{BLOCK_LEN_MAX, BlockBuilder, ROWS_MAX, Role};
 use crate::compress::{self, Codec};
 use crate::filter::Filter;
+use crate::identity::FileIdentity;
+use crate::output::Output;
 
-/// Bytes gathered before they are written.
-const BUFFER_LEN: usize = 256 << 10;
 /// Bytes at which a block of range tombstones is closed.
 const RANGE_BLOCK_LEN: usize = 256 << 10;
 /// Data blocks after which the target size doubles, so that one index block serves a very large table.
@@ -76,14 +74,16 @@ pub struct TableSummary {
     pub seq_min: SeqNo,
     /// The newest write in it.
     pub seq_max: SeqNo,
-    /// Bytes of keys and values before any compression.
+    /// Bytes of keys and values before any compression; of a value in a blob file, its handle.
     pub raw_bytes: u64,
+    /// What it refers to in blob files.
+    pub blobs: BlobRefs,
 }
 
 /// Builds one table.
 #[derive(Debug)]
 pub struct TableBuilder {
-    out: Output,
+    blocks: Blocks,
     options: TableOptions,
     properties: Properties,
     data: BlockBuilder,
@@ -117,7 +117,7 @@ impl TableBuilder {
     pub fn new(
         file: Box<dyn WriteFile>,
         name: PathBuf,
-        identity: TableIdentity,
+        identity: FileIdentity,
         options: TableOptions,
     ) -> Self {
         let properties = Properties {
@@ -136,9 +136,10 @@ impl TableBuilder {
             codec: options.codec,
             filter_bits_per_key: options.filter_bits_per_key,
             writer: WRITER.to_string(),
+            blobs: BlobRefs::default(),
         };
         Self {
-            out: Output::new(file, name, options.salt),
+            blocks: Blocks::new(file, name, options.salt),
             options,
             properties,
             data: BlockBuilder::new(Role::Data),
@@ -156,6 +157,7 @@ impl TableBuilder {
     /// Adds a point entry above all entries before it: key ascending, seq descending within a key.
     ///
     /// # Errors
+    /// `Internal` for a [`Kind::BlobHandle`] whose value is no handle.
     /// `InvalidArgument` for a row no block can hold, or when the index is full; whatever writing
     /// fails with. The table cannot be finished then.
     ///
@@ -163,7 +165,8 @@ impl TableBuilder {
     /// If the entry is out of order or no point entry: written so, it could not be found again.
     pub fn add(&mut self, entry: Entry<'_>) -> Result<()> {
         let (key, value) = (entry.key, entry.value);
-        assert!(matches!(entry.kind, Kind::Put | Kind::Delete), "{:?} is no point", entry.kind);
+        let is_point = matches!(entry.kind, Kind::Put | Kind::Delete | Kind::BlobHandle);
+        assert!(is_point, "{:?} is no point", entry.kind);
         let is_new_key = match &self.last {
             None => true,
             Some((last, seq)) => {
@@ -175,6 +178,9 @@ impl TableBuilder {
         if key.len() > KEY_LEN_MAX || !BlockBuilder::fits_alone(key.len(), value.len()) {
             let what = format!("a row of {} + {} B fits no block", key.len(), value.len());
             return Err(Error::invalid_argument(what));
+        }
+        if entry.kind == Kind::BlobHandle && BlobHandle::decode(value).is_none() {
+            return Err(Error::internal(format!("{} B that are no handle of a blob", value.len())));
         }
         let full = self.data.len_with(key, value.len()) > self.target_len()
             || !self.data.has_room(key.len(), value.len());
@@ -242,7 +248,7 @@ impl TableBuilder {
         let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
         let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
         let rest = self.data.len_max() + self.index.len_max() + self.ranges.len_max();
-        self.out.offset() + (rest + filter + ranges + FOOTER_LEN) as u64
+        self.blocks.out.offset() + (rest + filter + ranges + FOOTER_LEN) as u64
     }
 
     /// Whether the index is so full that the table should be finished before the next user key: half
@@ -271,7 +277,7 @@ impl TableBuilder {
             self.finish_block()?;
         }
         self.settle_separator(None)?;
-        let data_end = self.out.offset();
+        let data_end = self.blocks.out.offset();
         if let Some((last, _)) = self.last.take() {
             let points = Upper::Included(last);
             if points > self.properties.largest {
@@ -281,18 +287,18 @@ impl TableBuilder {
         let sections = self.write_sections()?;
         let mut payload = Vec::new();
         sections.iter().for_each(|section| section.encode(&mut payload));
-        let metaindex = self.out.block(BlockKind::Metaindex, Codec::None, payload)?;
+        let metaindex = self.blocks.block(BlockKind::Metaindex, Codec::None, payload)?;
         let identity = self.properties.identity;
         let footer = Footer {
             metaindex,
             file_salt: self.options.salt,
             data_end,
-            file_len: self.out.offset() + FOOTER_LEN as u64,
+            file_len: self.blocks.out.offset() + FOOTER_LEN as u64,
             db_uuid: identity.db_uuid,
             number: identity.number,
         };
-        self.out.append(&footer.encode())?;
-        let (size, checksum) = self.out.finish()?;
+        self.blocks.out.append(&footer.encode())?;
+        let (size, checksum) = self.blocks.out.finish()?;
         let properties = self.properties;
         Ok(TableSummary {
             size,
@@ -306,6 +312,7 @@ impl TableBuilder {
             seq_min: properties.seq_min,
             seq_max: properties.seq_max,
             raw_bytes: properties.raw_key_bytes + properties.raw_value_bytes,
+            blobs: properties.blobs,
         })
     }
 
@@ -316,25 +323,25 @@ impl TableBuilder {
         let bits = self.options.filter_bits_per_key;
         if bits > 0 && !self.hashes.is_empty() {
             Filter::build(&self.hashes, bits, self.options.hash_seed).encode(&mut payload);
-            let handle = self.out.block(BlockKind::Filter, Codec::None, payload)?;
+            let handle = self.blocks.block(BlockKind::Filter, Codec::None, payload)?;
             sections.push(Section::new(BlockKind::Filter, handle));
         }
         if !self.index.is_empty() {
             let mut payload = Vec::new();
             self.index.finish(&mut payload);
-            let handle = self.out.block(BlockKind::Index, self.options.codec, payload)?;
+            let handle = self.blocks.block(BlockKind::Index, self.options.codec, payload)?;
             sections.push(Section::new(BlockKind::Index, handle));
         }
         if !self.ranges.is_empty() {
             self.finish_range_block();
         }
         for payload in std::mem::take(&mut self.range_blocks) {
-            let handle = self.out.block(BlockKind::RangeDelete, Codec::None, payload)?;
+            let handle = self.blocks.block(BlockKind::RangeDelete, Codec::None, payload)?;
             sections.push(Section::new(BlockKind::RangeDelete, handle));
         }
         let mut payload = Vec::new();
         self.properties.encode(&mut payload);
-        let handle = self.out.block(BlockKind::Properties, Codec::None, payload)?;
+        let handle = self.blocks.block(BlockKind::Properties, Codec::None, payload)?;
         sections.push(Section::new(BlockKind::Properties, handle));
         Ok(sections)
     }
@@ -347,6 +354,10 @@ impl TableBuilder {
         }
         properties.rows += 1;
         properties.deletes += u64::from(entry.kind == Kind::Delete);
+        if entry.kind == Kind::BlobHandle {
+            let handle = BlobHandle::decode(entry.value);
+            properties.blobs.add(handle.expect("checked when it was added"));
+        }
         properties.keys += u64::from(is_new_key);
         properties.raw_key_bytes += key.len() as u64;
         properties.raw_value_bytes += entry.value.len() as u64;
@@ -372,9 +383,9 @@ impl TableBuilder {
         let flags = std::mem::take(&mut self.data_flags);
         let rows = self.data.rows();
         let last_key = self.data.last().map(|(key, _)| key.to_vec()).unwrap_or_default();
-        let mut payload = std::mem::take(&mut self.out.spare);
+        let mut payload = std::mem::take(&mut self.blocks.spare);
         self.data.finish(&mut payload);
-        let handle = self.out.block(BlockKind::Data, self.options.codec, payload)?;
+        let handle = self.blocks.block(BlockKind::Data, self.options.codec, payload)?;
         let all_tombstones = if flags.deletes == rows { ALL_TOMBSTONES } else { 0 };
         let old_versions = if flags.has_old_versions { HAS_OLD_VERSIONS } else { 0 };
         let rows = u16::try_from(rows).expect("a block bounds its rows");
@@ -392,7 +403,7 @@ impl TableBuilder {
         };
         let value = child.encode();
         if !self.index.has_room(key.len(), value.len()) {
-            let what = format!("the index of {} is full", self.out.name.display());
+            let what = format!("the index of {} is full", self.blocks.out.name().display());
             return Err(Error::invalid_argument(what).with_hint("cut tables earlier"));
         }
         self.index.add(Entry { key: &key, seq: 0, kind: Kind::Put, value: &value });
@@ -426,40 +437,24 @@ fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The file on its way out: gathers writes, counts and sums every byte.
+/// The file on its way out, block by block.
 #[derive(Debug)]
-struct Output {
-    file: Box<dyn WriteFile>,
-    name: PathBuf,
+struct Blocks {
+    out: Output,
     salt: u64,
-    buffer: Vec<u8>,
-    written: u64,
-    checksum: FileChecksum,
     /// Memory of a block that was written, for the next one.
     spare: Vec<u8>,
     compressed: Vec<u8>,
 }
 
-impl Output {
+impl Blocks {
     fn new(file: Box<dyn WriteFile>, name: PathBuf, salt: u64) -> Self {
-        Self {
-            file,
-            name,
-            salt,
-            buffer: Vec::new(),
-            written: 0,
-            checksum: FileChecksum::default(),
-            spare: Vec::new(),
-            compressed: Vec::new(),
-        }
-    }
-
-    fn offset(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        let out = Output::new(file, name);
+        Self { out, salt, spare: Vec::new(), compressed: Vec::new() }
     }
 
     fn block(&mut self, kind: BlockKind, codec: Codec, raw: Vec<u8>) -> Result<Handle> {
-        let (raw_len, offset) = (raw.len(), self.offset());
+        let (raw_len, offset) = (raw.len(), self.out.offset());
         let (codec, mut block) = if compress::compress(codec, &raw, &mut self.compressed)? {
             self.spare = raw;
             (codec, std::mem::take(&mut self.compressed))
@@ -467,34 +462,11 @@ impl Output {
             (Codec::None, raw)
         };
         trailer::seal(&mut block, kind, codec, raw_len, self.salt ^ offset);
-        self.append(&block)?;
+        self.out.append(&block)?;
         let len = u32::try_from(block.len()).expect("a block bounds its length");
         let spare = if codec == Codec::None { &mut self.spare } else { &mut self.compressed };
         *spare = block;
         Ok(Handle { offset, len })
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= BUFFER_LEN {
-            self.write_out()?;
-        }
-        Ok(())
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        self.checksum.update(&self.buffer);
-        let written = self.file.write_at(&self.buffer, self.written);
-        written.map_err(|error| Error::io("write", &self.name, error))?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(u64, u128)> {
-        self.write_out()?;
-        self.file.sync().map_err(|error| Error::io("sync", &self.name, error))?;
-        Ok((self.written, self.checksum.finish()))
     }
 }
 

@@ -53,17 +53,6 @@ pub(super) const ALL_TOMBSTONES: u8 = 1;
 /// Index value flag: the block holds a version that is not the newest of its key in this table.
 pub(super) const HAS_OLD_VERSIONS: u8 = 2;
 
-/// Which table a file is: what the manifest says about it, and what the file must say about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableIdentity {
-    /// The database that wrote it.
-    pub db_uuid: [u8; 16],
-    /// Its file number in that database.
-    pub number: u64,
-    /// The keyspace whose entries it holds.
-    pub keyspace: u32,
-}
-
 /// What stands at the end of a table file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Footer {

@@ -25,13 +25,11 @@ mod reader;
 mod verify;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use builder::{TableBuilder, TableOptions, TableSummary};
 pub use cursor::TableCursor;
-pub use format::TableIdentity;
 pub use properties::Properties;
 pub use reader::{Found, Near, Table};
-pub use verify::verify_file;

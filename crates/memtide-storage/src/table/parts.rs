@@ -5,29 +5,21 @@
 //! long as they lie there. What passes is consistent: the blocks cover the file without gaps, the index
 //! names every data block in order, and counts agree with the properties. Data blocks are not read.
 
-use std::path::{Path, PathBuf};
-
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, RangeTombstones, Result};
-use memtide_env::ReadFile;
 
-use super::format::{Child, FOOTER_LEN, Footer, IGNORABLE, Section, TableIdentity, unsupported};
+use super::format::{Child, FOOTER_LEN, Footer, IGNORABLE, Section, unsupported};
 use super::properties::Properties;
 use crate::block::trailer::{self, BlockKind, Handle, TRAILER_LEN};
 use crate::block::{BlockView, Role};
 use crate::compress;
 use crate::filter::Filter;
+use crate::identity::FileIdentity;
+use crate::source::{Source, unshared, zeroed};
 
 /// Bytes read at the end of a table when it is opened.
 const TAIL_LEN: u64 = 32 << 10;
-
-/// A file to read blocks from, and its name for errors.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) file: Arc<dyn ReadFile>,
-    pub(super) name: PathBuf,
-}
 
 /// A block's payload: the first `len` of `bytes`. A raw block keeps its trailer behind it, which saves
 /// a copy.
@@ -43,19 +35,6 @@ impl Payload {
 }
 
 impl Source {
-    pub(super) fn name(&self) -> &Path {
-        &self.name
-    }
-
-    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let read = self.file.read_exact_at(buf, offset);
-        read.map_err(|error| Error::io("read", &self.name, error))
-    }
-
-    pub(super) fn damaged(&self, what: &str, at: u64, detail: impl std::fmt::Display) -> Error {
-        Error::corruption(what, &self.name, at, detail)
-    }
-
     /// Reads a data block and validates every row's place in it.
     pub(super) fn data_block(&self, handle: Handle, file_salt: u64) -> Result<BlockView> {
         let mut block = zeroed(handle.len as usize);
@@ -86,15 +65,6 @@ impl Source {
     }
 }
 
-/// Shared bytes that can still be written, made without a copy.
-fn zeroed(len: usize) -> Arc<[u8]> {
-    std::iter::repeat_n(0, len).collect()
-}
-
-fn unshared(bytes: &mut Arc<[u8]>) -> &mut [u8] {
-    Arc::get_mut(bytes).expect("nobody else has seen these bytes yet")
-}
-
 /// All of a table that an open one keeps.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -108,7 +78,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Reads and checks them; the file must be `expected` and have `size` bytes.
-    pub(super) fn read(source: &Source, expected: TableIdentity, size: u64) -> Result<Self> {
+    pub(super) fn read(source: &Source, expected: FileIdentity, size: u64) -> Result<Self> {
         let tail = Tail::read(source, size)?;
         let footer = tail.footer(expected)?;
         let sections = tail.sections(&footer)?;
@@ -160,7 +130,7 @@ impl<'s> Tail<'s> {
         self.size - FOOTER_LEN as u64
     }
 
-    fn footer(&self, expected: TableIdentity) -> Result<Footer> {
+    fn footer(&self, expected: FileIdentity) -> Result<Footer> {
         let at = self.footer_at();
         let bytes = self.bytes.last_chunk().expect("the table has room for a footer");
         let footer = Footer::decode(bytes, at, self.source.name())?;
@@ -217,7 +187,7 @@ impl<'s> Tail<'s> {
         &self,
         sections: &[Section],
         footer: &Footer,
-        expected: TableIdentity,
+        expected: FileIdentity,
     ) -> Result<Properties> {
         let Some(handle) = self.only(sections, BlockKind::Properties, footer)? else {
             let at = footer.metaindex.offset;

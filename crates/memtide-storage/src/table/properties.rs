@@ -8,9 +8,11 @@
 //! 12 smallest key           13 largest: u8 {0 included, 1 excluded, 2 unbounded} · key
 //! 14 min seq u64            15 max seq u64           16 codec u8
 //! 17 filter bits per key u32                         18 writer, text       19 user keys u64
+//! 20 blob files referred to: count varint · (number varint · bytes of records varint) ...
 //! ```
 //!
-//! All of these are present. An unknown tag refuses the table unless its bit 15 is set.
+//! All of these are present, 20 only in a table that refers to any. An unknown tag refuses the table
+//! unless its bit 15 is set.
 //!
 //! Bounds and seqs span points and range tombstones; counts of range deletes count each tombstone once
 //! in every fragment it was cut into.
@@ -19,8 +21,10 @@ use std::path::Path;
 
 use memtide_base::{Error, Result, SeqNo, Upper};
 
-use super::format::{IGNORABLE, TableIdentity, unsupported};
+use super::format::{IGNORABLE, unsupported};
+use crate::blob::{BlobRef, BlobRefs};
 use crate::compress::Codec;
+use crate::identity::FileIdentity;
 
 const KEY_ORDER: &[u8] = b"bytes";
 
@@ -31,7 +35,7 @@ pub(super) const WRITER: &str = concat!("memtide ", env!("CARGO_PKG_VERSION"));
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties {
     /// Which table it is.
-    pub identity: TableIdentity,
+    pub identity: FileIdentity,
     /// When it was written, in milliseconds since 1970.
     pub created_ms: u64,
     /// Point entries, every version counted.
@@ -60,6 +64,8 @@ pub struct Properties {
     pub filter_bits_per_key: u32,
     /// Which program wrote it.
     pub writer: String,
+    /// What it refers to in blob files.
+    pub blobs: BlobRefs,
 }
 
 impl Properties {
@@ -90,13 +96,19 @@ impl Properties {
         field(17, &self.filter_bits_per_key.to_le_bytes());
         field(18, self.writer.as_bytes());
         field(19, &self.keys.to_le_bytes());
+        // Programs from before there were blob files read on where there are none.
+        if !self.blobs.is_empty() {
+            let mut blobs = Vec::new();
+            self.blobs.encode(&mut blobs);
+            field(20, &blobs);
+        }
     }
 
     /// Reads a properties block's payload, which stands at `offset` of `file`.
     pub(super) fn decode(payload: &[u8], offset: u64, file: &Path) -> Result<Self> {
         let fields = Fields::split(payload, offset, file)?;
         for &(tag, _) in &fields.items {
-            if tag > 19 && tag & IGNORABLE == 0 {
+            if tag > 20 && tag & IGNORABLE == 0 {
                 return Err(unsupported(file, format!("table property {tag}")));
             }
         }
@@ -109,7 +121,7 @@ impl Properties {
         }
         let codec = fields.array(16).map(|[byte]| Codec::from_byte(byte))?;
         Ok(Self {
-            identity: TableIdentity {
+            identity: FileIdentity {
                 number: fields.number(1)?,
                 db_uuid: fields.array(2)?,
                 keyspace: u32::from_le_bytes(fields.array(3)?),
@@ -128,6 +140,7 @@ impl Properties {
             codec: codec.ok_or_else(|| fields.damaged(16))?,
             filter_bits_per_key: u32::from_le_bytes(fields.array(17)?),
             writer: String::from_utf8_lossy(fields.bytes(18)?).into_owned(),
+            blobs: fields.blobs()?,
         })
     }
 
@@ -137,7 +150,8 @@ impl Properties {
             Upper::Included(key) | Upper::Excluded(key) => key.capacity(),
             Upper::Unbounded => 0,
         };
-        self.smallest.capacity() + largest + self.writer.capacity()
+        let blobs = self.blobs.len() * size_of::<BlobRef>();
+        self.smallest.capacity() + largest + self.writer.capacity() + blobs
     }
 }
 
@@ -194,6 +208,12 @@ impl<'a> Fields<'a> {
         self.bytes(tag)?.try_into().map_err(|_| self.damaged(tag))
     }
 
+    fn blobs(&self) -> Result<BlobRefs> {
+        let Ok(mut bytes) = self.bytes(20) else { return Ok(BlobRefs::default()) };
+        let refs = BlobRefs::decode(&mut bytes).filter(|refs| bytes.is_empty() && !refs.is_empty());
+        refs.ok_or_else(|| self.damaged(20))
+    }
+
     fn number(&self, tag: u16) -> Result<u64> {
         self.array(tag).map(u64::from_le_bytes)
     }
@@ -207,12 +227,13 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::BlobHandle;
     use memtide_base::ErrorKind;
     use proptest::prelude::*;
 
     fn sample() -> Properties {
         Properties {
-            identity: TableIdentity { db_uuid: [7; 16], number: 12, keyspace: 3 },
+            identity: FileIdentity { db_uuid: [7; 16], number: 12, keyspace: 3 },
             created_ms: 1,
             rows: 2,
             deletes: 1,
@@ -227,6 +248,7 @@ mod tests {
             codec: Codec::Lz4,
             filter_bits_per_key: 10,
             writer: WRITER.to_string(),
+            blobs: BlobRefs::default(),
         }
     }
 
@@ -237,13 +259,22 @@ mod tests {
     #[test]
     fn properties_read_back_and_only_ignorable_strangers_are_skipped() {
         let mut payload = Vec::new();
+        let mut with_blobs = sample();
+        for number in [9, 7, 9] {
+            with_blobs.blobs.add(BlobHandle { number, offset: 64, len: 32, raw_len: 8 });
+        }
+        with_blobs.encode(&mut payload);
+        assert_eq!(decode(&payload).expect("as encoded"), with_blobs);
+        let sums: Vec<_> = with_blobs.blobs.iter().map(|of| (of.number, of.bytes)).collect();
+        assert_eq!(sums, [(7, 32), (9, 64)]);
+        payload.clear();
         sample().encode(&mut payload);
         assert_eq!(decode(&payload).expect("as encoded"), sample());
         let len = payload.len();
         payload.extend_from_slice(&[0, 0x80, 1, 0, 0, 0, 42]);
         assert_eq!(decode(&payload).expect("an ignorable tag"), sample());
         payload[len + 1] = 0;
-        payload[len] = 20;
+        payload[len] = 21;
         assert_eq!(decode(&payload).expect_err("must know").kind(), ErrorKind::Unsupported);
         for cut in 0..len {
             assert!(decode(&payload[..cut]).is_err(), "cut at {cut}");

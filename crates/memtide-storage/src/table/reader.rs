@@ -13,12 +13,13 @@ use memtide_base::{Error, Kind, RangeTombstones, Result, SeqNo, Slice};
 use memtide_env::ReadFile;
 
 use super::cursor::TableCursor;
-use super::format::TableIdentity;
-use super::parts::{Parts, Source};
+use super::parts::Parts;
 use super::properties::Properties;
 use super::verify;
 use crate::block::BlockView;
 use crate::cache::{BlockCache, Shelf};
+use crate::identity::FileIdentity;
+use crate::source::Source;
 
 /// The newest visible version of a key in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Near {
 pub struct Table {
     source: Source,
     parts: Parts,
-    expected: TableIdentity,
+    expected: FileIdentity,
     size: u64,
     hash_seed: u64,
     shelf: Shelf,
@@ -69,7 +70,7 @@ impl Table {
     pub fn open(
         file: Arc<dyn ReadFile>,
         name: PathBuf,
-        expected: TableIdentity,
+        expected: FileIdentity,
         size: u64,
         hash_seed: u64,
         cache: &Arc<BlockCache>,

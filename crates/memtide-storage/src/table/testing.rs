@@ -9,26 +9,27 @@ use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{Entry, Kind, RangeTombstones, Result, SeqNo};
 use memtide_env::{ReadFile, WriteFile};
 
-use super::{Table, TableBuilder, TableIdentity, TableOptions, TableSummary};
+use super::{Table, TableBuilder, TableOptions, TableSummary};
 use crate::cache::BlockCache;
 use crate::compress::Codec;
+use crate::identity::FileIdentity;
 
-pub(super) const IDENTITY: TableIdentity =
-    TableIdentity { db_uuid: *b"a test database!", number: 12, keyspace: 3 };
+pub(super) const IDENTITY: FileIdentity =
+    FileIdentity { db_uuid: *b"a test database!", number: 12, keyspace: 3 };
 
 pub(super) const HASH_SEED: u64 = 99;
 
 pub(super) type Row = (Vec<u8>, SeqNo, Kind, Vec<u8>);
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct MemoryFile(pub(super) Arc<Mutex<Vec<u8>>>);
+pub(crate) struct MemoryFile(pub(crate) Arc<Mutex<Vec<u8>>>);
 
 impl MemoryFile {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(Arc::new(Mutex::new(bytes.to_vec())))
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.lock().clone()
     }
 }
@@ -105,13 +106,13 @@ pub(super) fn build(
     (file, summary)
 }
 
-pub(super) fn open(file: &MemoryFile, expected: TableIdentity) -> Result<Arc<Table>> {
+pub(super) fn open(file: &MemoryFile, expected: FileIdentity) -> Result<Arc<Table>> {
     open_with(file, expected, HASH_SEED, &BlockCache::new(1 << 20), &Ledger::unlimited())
 }
 
 pub(super) fn open_with(
     file: &MemoryFile,
-    expected: TableIdentity,
+    expected: FileIdentity,
     hash_seed: u64,
     cache: &Arc<BlockCache>,
     ledger: &Arc<Ledger>,

@@ -11,18 +11,21 @@ use memtide_base::ledger::{Account, Ledger};
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::{
-    Cursor, Entry, Kind, RangeTombstone, RangeTombstones, SeqNo, Slice, Target, Upper,
+    Cursor, Entry, ErrorKind, Kind, RangeTombstone, RangeTombstones, SeqNo, Slice, Target, Upper,
 };
 use proptest::prelude::*;
 
 use super::format::Section;
-use super::parts::{Parts, Source};
+use super::parts::Parts;
 use super::testing::{HASH_SEED, IDENTITY, MemoryFile, Row, at, build, open, open_with, options};
-use super::{Table, TableBuilder, TableCursor, TableIdentity, verify_file};
+use super::{Table, TableBuilder, TableCursor};
+use crate::blob::BlobHandle;
 use crate::block::BlockView;
 use crate::block::trailer::{Handle, TRAILER_LEN};
 use crate::cache::BlockCache;
 use crate::compress::Codec;
+use crate::source::Source;
+use crate::{FileIdentity, verify_file};
 
 /// Versions of each key, newest first.
 type Model = BTreeMap<Vec<u8>, Vec<(SeqNo, Kind, Vec<u8>)>>;
@@ -279,7 +282,8 @@ proptest! {
         prop_assert_eq!(&summary.largest, &Upper::Included(rows[rows.len() - 1].0.clone()));
         prop_assert_eq!(Some(summary.seq_max), rows.iter().map(|row| row.1).max());
         let name = PathBuf::from("sst/c.sst");
-        verify_file(Arc::new(file), name, summary.size, summary.checksum).expect("as summed");
+        verify_file("table", Arc::new(file), name, summary.size, summary.checksum)
+            .expect("as summed");
     }
 
     #[test]
@@ -437,9 +441,9 @@ fn damage_that_arrives_after_opening_is_found_by_verify() {
 fn a_table_opens_only_as_itself_and_at_its_length() {
     let (file, ..) = small_table(Codec::None);
     let strangers = [
-        TableIdentity { number: 13, ..IDENTITY },
-        TableIdentity { db_uuid: [0; 16], ..IDENTITY },
-        TableIdentity { keyspace: 4, ..IDENTITY },
+        FileIdentity { number: 13, ..IDENTITY },
+        FileIdentity { db_uuid: [0; 16], ..IDENTITY },
+        FileIdentity { keyspace: 4, ..IDENTITY },
     ];
     for expected in strangers {
         let error = open(&file, expected).expect_err("another table");
@@ -455,6 +459,38 @@ fn a_table_opens_only_as_itself_and_at_its_length() {
 }
 
 #[test]
+fn a_table_knows_what_it_refers_to_in_blob_files() {
+    let handle = |number, at: u64| {
+        let mut bytes = Vec::new();
+        BlobHandle { number, offset: 64 + 32 * at, len: 32, raw_len: 5 }.encode(&mut bytes);
+        bytes
+    };
+    let blob = Kind::BlobHandle;
+    let rows = [
+        (b"a".to_vec(), 9, blob, handle(7, 0)),
+        (b"a".to_vec(), 8, Kind::Put, b"short".to_vec()),
+        (b"b".to_vec(), 5, blob, handle(3, 0)),
+        (b"c".to_vec(), 6, blob, handle(7, 1)),
+        (b"d".to_vec(), 7, Kind::Delete, Vec::new()),
+    ];
+    let none = RangeTombstones::new(&[]);
+    let (file, summary) = build(&rows, &none, options(160, Codec::None));
+    let refs: Vec<_> = summary.blobs.iter().map(|of| (of.number, of.bytes)).collect();
+    assert_eq!(refs, [(3, 32), (7, 64)]);
+    let table = open(&file, IDENTITY).expect("as built");
+    assert_eq!(table.properties().blobs, summary.blobs);
+    table.verify().expect("as built");
+    assert_eq!(collect(&mut table.cursor(SEE_ALL)), rows);
+
+    let options = options(160, Codec::None);
+    let name = PathBuf::from("sst/c.sst");
+    let file = Box::new(MemoryFile::default());
+    let mut builder = TableBuilder::new(file, name, IDENTITY, options);
+    let entry = Entry { key: b"a", seq: 1, kind: blob, value: b"no handle" };
+    assert_eq!(builder.add(entry).expect_err("no handle").kind(), ErrorKind::Internal);
+}
+
+#[test]
 fn the_whole_file_checksum_finds_a_flip_and_a_wrong_length() {
     let (file, _, tombstones) = small_table(Codec::None);
     let name = || PathBuf::from("sst/c.sst");
@@ -462,7 +498,7 @@ fn the_whole_file_checksum_finds_a_flip_and_a_wrong_length() {
         build(&small_table(Codec::None).1, &tombstones, options(160, Codec::None));
     assert_eq!(file.bytes(), same.bytes(), "a table's bytes follow from its input alone");
     let check = |file: &MemoryFile, size| {
-        verify_file(Arc::new(file.clone()), name(), size, summary.checksum)
+        verify_file("table", Arc::new(file.clone()), name(), size, summary.checksum)
     };
     check(&file, summary.size).expect("as built");
     assert!(check(&file, summary.size - 1).is_err());

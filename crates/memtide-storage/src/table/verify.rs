@@ -3,56 +3,18 @@
 //! The cache is passed by: what is checked is the file as it is now. Memory is one data block at a time
 //! beside the parts an open table has.
 
-use std::path::PathBuf;
-
-use memtide_base::checksum::FileChecksum;
 use memtide_base::hash::key_hash;
-use memtide_base::sync::Arc;
-use memtide_base::{Error, Kind, Result, SeqNo, Upper};
-use memtide_env::ReadFile;
+use memtide_base::{Kind, Result, SeqNo, Upper};
 
-use super::format::{ALL_TOMBSTONES, Child, HAS_OLD_VERSIONS, TableIdentity};
-use super::parts::{Parts, Source};
+use super::format::{ALL_TOMBSTONES, Child, HAS_OLD_VERSIONS};
+use super::parts::Parts;
+use crate::blob::{BlobHandle, BlobRefs};
 use crate::block::BlockView;
-
-/// Bytes read at a time for the whole-file checksum.
-const PIECE_LEN: usize = 256 << 10;
-
-/// Checks that `file`, called `name` in errors, has `size` bytes with this XXH3-128. Memory is bounded.
-///
-/// # Errors
-/// Corruption if it has not; whatever reading fails with.
-pub fn verify_file(
-    file: Arc<dyn ReadFile>,
-    name: PathBuf,
-    size: u64,
-    checksum: u128,
-) -> Result<()> {
-    let source = Source { file, name };
-    let len = source.file.len().map_err(|error| Error::io("measure", source.name(), error))?;
-    if len != size {
-        let detail = format!("the file has {len} B, the table has {size} B");
-        return Err(source.damaged("table", len.min(size), detail));
-    }
-    let mut sum = FileChecksum::default();
-    let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE_LEN).min(PIECE_LEN)];
-    let mut offset = 0;
-    while offset < size {
-        let left = usize::try_from(size - offset).unwrap_or(PIECE_LEN);
-        let part = &mut piece[..left.min(PIECE_LEN)];
-        source.read(part, offset)?;
-        sum.update(part);
-        offset += part.len() as u64;
-    }
-    if sum.finish() != checksum {
-        let detail = format!("xxh3-128 {:#034x}, stored {checksum:#034x}", sum.finish());
-        return Err(source.damaged("table", 0, detail));
-    }
-    Ok(())
-}
+use crate::identity::FileIdentity;
+use crate::source::Source;
 
 /// Checks all blocks of a table, and all it says about itself.
-pub(super) fn verify(source: &Source, expected: TableIdentity, size: u64) -> Result<()> {
+pub(super) fn verify(source: &Source, expected: FileIdentity, size: u64) -> Result<()> {
     let parts = Parts::read(source, expected, size)?;
     let mut seen = Seen::default();
     let blocks = parts.index.as_ref().map_or(0, BlockView::rows);
@@ -73,6 +35,7 @@ struct Seen {
     keys: u64,
     key_bytes: u64,
     value_bytes: u64,
+    blobs: BlobRefs,
     seqs: Option<(SeqNo, SeqNo)>,
     first: Option<Vec<u8>>,
     last: Option<(Vec<u8>, SeqNo)>,
@@ -98,6 +61,10 @@ impl Seen {
             }
             old_versions |= !is_new;
             deletes += u64::from(view.kind(row) == Kind::Delete);
+            if view.kind(row) == Kind::BlobHandle {
+                let handle = BlobHandle::decode(view.value(row));
+                self.blobs.add(handle.ok_or(format!("row {row}: no handle of a blob"))?);
+            }
             self.keys += u64::from(is_new);
             self.key_bytes += key.len() as u64;
             self.value_bytes += view.value(row).len() as u64;
@@ -180,6 +147,9 @@ impl Seen {
             return Err(format!(
                 "rows, deletes, keys, key bytes, value bytes are {counted:?}, {said:?} by its properties"
             ));
+        }
+        if self.blobs != properties.blobs {
+            return Err("it refers to other blobs than its properties say".to_owned());
         }
         let sound = smallest.as_ref() == Some(&properties.smallest)
             && largest.as_ref() == Some(&properties.largest)

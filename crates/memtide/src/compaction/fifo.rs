@@ -23,7 +23,7 @@ pub(super) fn oldest_first(version: &Version) -> impl Iterator<Item = &Arc<Table
 pub(super) fn plan(version: &Version, limits: &Limits, expired: usize) -> Option<Plan> {
     let (mut left, mut bytes) = (0_usize, 0);
     for table in version.tables() {
-        (left, bytes) = (left + 1, bytes + table.size);
+        (left, bytes) = (left + 1, bytes + table.bytes_in_all());
     }
     let mut expired = expired;
     let mut inputs = Vec::new();
@@ -34,7 +34,8 @@ pub(super) fn plan(version: &Version, limits: &Limits, expired: usize) -> Option
             if expired == 0 && !are_too_many {
                 break;
             }
-            (left, bytes, expired) = (left - 1, bytes - table.size, expired.saturating_sub(1));
+            let freed = table.bytes_in_all();
+            (left, bytes, expired) = (left - 1, bytes - freed, expired.saturating_sub(1));
             dropped.push(Arc::clone(table));
         }
         if dropped.is_empty() {

@@ -5,6 +5,7 @@
 //! ask for one and do the I/O.
 
 mod fifo;
+mod garbage;
 mod lazy_leveled;
 mod leveled;
 mod limits;
@@ -33,12 +34,13 @@ use plan::{LEVEL0_MAX, Plan};
 pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
     run::run(engine, keyspace, &|version| {
         let limits = Limits::of(engine);
-        Ok(match keyspace.options().compaction {
+        let plan = match keyspace.options().compaction {
             Compaction::Leveled => leveled::plan(version, &limits),
             Compaction::LazyLeveled => lazy_leveled::plan(version, &limits),
             Compaction::Tiered => tiered::plan(version, &limits),
-            Compaction::Fifo => drop_oldest(engine, version, &limits)?,
-        })
+            Compaction::Fifo => return drop_oldest(engine, version, &limits),
+        };
+        Ok(plan.or_else(|| garbage::plan(version)))
     })
 }
 
@@ -63,6 +65,8 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
         Ok(Plan::everything(version, |weight| level_for(weight, &limits)))
     };
     run::run(engine, keyspace, &merge)?;
+    let is_due = || !garbage::due(&keyspace.current().version).is_empty();
+    while is_due() && run::run(engine, keyspace, &|version| Ok(garbage::plan(version)))? {}
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{RangeTombstone, Result};
 
+use super::garbage;
 use super::limits::Limits;
 use super::plan::{Input, Plan};
 use crate::config::Compaction;
@@ -63,7 +64,7 @@ fn merge(
     let (sources, tombstones) = open_inputs(engine, plan, &kept)?;
     // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
     let anchor = keyspace.current().active.learned_anchor();
-    let tables = rewrite(
+    let mut changes = rewrite(
         engine,
         Rewrite {
             keyspace,
@@ -77,10 +78,12 @@ fn merge(
             bars: kept.iter().map(|table| table.smallest.clone()).collect(),
             under: under(version, output.level),
             table_size: engine.settings.table_size,
+            version,
+            given_up: garbage::due(version),
         },
     )?;
-    let kept = kept.iter().map(|table| table.stored(output));
-    Ok(tables.into_iter().chain(kept).map(Change::TableAdd).collect())
+    changes.extend(kept.iter().map(|table| Change::TableAdd(table.stored(output))));
+    Ok(changes)
 }
 
 /// The tables that the result will lie over, in key order.

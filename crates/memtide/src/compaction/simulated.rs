@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use memtide_base::sync::Arc;
 use memtide_base::{SeqNo, Upper};
 use memtide_env::random::SplitMix64;
+use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::TableSummary;
 
 use super::limits::Limits;
@@ -97,6 +98,7 @@ impl Tree {
             seq_min: *rows.values().min().expect("rows"),
             seq_max: *rows.values().max().expect("rows"),
             raw_bytes: rows.len() as u64 * ROW_BYTES,
+            blobs: BlobRefs::default(),
         };
         self.written += summary.size;
         let number = self.next_table;

@@ -88,6 +88,10 @@ pub struct TreeConfig {
     /// Raw bytes of the level that level 0 is merged into, 4 KiB to 1 TiB: it has half to five times as many. Best is
     /// what level 0 has when it is due. Default 64 MiB.
     pub level1_size: Option<u64>,
+    /// Smallest value in bytes that is kept apart from its key, in a blob file, 64 B to 8 MiB: it is written once
+    /// there, whatever is merged, and read with one read more. Values above 8 MiB always are; with the strategy
+    /// `fifo`, which merges nothing, only they. Default 4 KiB.
+    pub min_blob_size: Option<u64>,
     /// Bytes of tables that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default 1 GiB.
     pub fifo_size: Option<u64>,
     /// Age at which a keyspace with the strategy `fifo` drops a table, 1 s to 10 years. Default never.
@@ -129,6 +133,7 @@ pub(crate) struct Settings {
     pub(crate) table_size: u64,
     pub(crate) level0_runs: usize,
     pub(crate) level1_size: u64,
+    pub(crate) min_blob_size: usize,
     pub(crate) fifo_size: u64,
     pub(crate) fifo_age: Option<Duration>,
     pub(crate) wal_segment_size: u64,
@@ -179,6 +184,7 @@ impl Config {
             table_size: self.tree.table_size.unwrap_or(32 << 20),
             level0_runs: small(self.tree.level0_runs.unwrap_or(4)),
             level1_size: self.tree.level1_size.unwrap_or(64 << 20),
+            min_blob_size: small(self.tree.min_blob_size.unwrap_or(4 << 10)),
             fifo_size: self.tree.fifo_size.unwrap_or(1 << 30),
             fifo_age: self.tree.fifo_age,
             wal_segment_size,

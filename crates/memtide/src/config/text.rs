@@ -14,7 +14,7 @@ use memtide_storage::compress::Codec;
 use super::{Config, ConfigError, KeyspaceConfig};
 
 /// Every key outside `[keyspace.NAME]`.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "data_dir",
     "preset",
     "memtable_type",
@@ -32,6 +32,7 @@ const KEYS: [&str; 21] = [
     "tree.table_size",
     "tree.level0_runs",
     "tree.level1_size",
+    "tree.min_blob_size",
     "tree.fifo_size",
     "tree.fifo_age",
     "tree.wal_segment_size",
@@ -73,6 +74,7 @@ impl Config {
             "tree.table_size" => self.tree.table_size = Some(bytes(key, value)?),
             "tree.level0_runs" => self.tree.level0_runs = Some(parse(key, value)?),
             "tree.level1_size" => self.tree.level1_size = Some(bytes(key, value)?),
+            "tree.min_blob_size" => self.tree.min_blob_size = Some(bytes(key, value)?),
             "tree.fifo_size" => self.tree.fifo_size = Some(bytes(key, value)?),
             "tree.fifo_age" => self.tree.fifo_age = Some(duration(key, value)?),
             "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
@@ -107,6 +109,7 @@ impl Config {
             text(&tree.table_size),
             text(&tree.level0_runs),
             text(&tree.level1_size),
+            text(&tree.min_blob_size),
             text(&tree.fifo_size),
             text(&age),
             text(&tree.wal_segment_size),
@@ -146,6 +149,7 @@ impl Config {
                 table_size: Some(settings.table_size),
                 level0_runs: Some(settings.level0_runs as u64),
                 level1_size: Some(settings.level1_size),
+                min_blob_size: Some(settings.min_blob_size as u64),
                 fifo_size: Some(settings.fifo_size),
                 fifo_age: settings.fifo_age,
                 wal_segment_size: Some(settings.wal_segment_size),

@@ -31,7 +31,8 @@ pub(crate) fn get(
     let deeper = view.version.runs().iter().filter_map(|run| run.table_over(key));
     for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
         let table = tables.glance(meta)?;
-        if let Looked::Found(value) = look_into(&table, &mut Near::default(), key, hash, below)? {
+        let looked = look_into(&table, &mut Near::default(), key, hash, below)?;
+        if let Some(value) = looked.fetched(view, tables, key)? {
             return Ok(value);
         }
     }
@@ -42,8 +43,29 @@ pub(crate) fn get(
 pub(super) enum Looked {
     /// It decides: the value, or that there is none.
     Found(Option<Slice>),
+    /// It decides: the value lies in a blob file, where this handle says.
+    Separated(Slice),
     /// It says nothing about the key.
     Absent,
+}
+
+impl Looked {
+    /// What it decides, read from its blob file if it lies in one; `None` if it says nothing.
+    #[inline]
+    pub(super) fn fetched(
+        self,
+        view: &SuperVersion,
+        tables: &TableStore,
+        key: &[u8],
+    ) -> Result<Option<Option<Slice>>> {
+        Ok(match self {
+            Self::Found(value) => Some(value),
+            Self::Separated(handle) => {
+                Some(Some(tables.blobs.value(&view.version, key, &handle)?))
+            }
+            Self::Absent => None,
+        })
+    }
 }
 
 /// Looks into a memtable whose newest range tombstone over the key is `tombstone`.
@@ -75,8 +97,11 @@ pub(super) fn look_into(
     let tombstone = table.range_tombstones().newest_over(key, below);
     Ok(match table.get_near(key, hash, below, near)? {
         Some(found) => {
-            let live = found.kind == Kind::Put && tombstone.is_none_or(|seq| seq < found.seq);
-            Looked::Found(live.then_some(found.value))
+            let live = tombstone.is_none_or(|seq| seq < found.seq);
+            match found.kind {
+                Kind::BlobHandle if live => Looked::Separated(found.value),
+                kind => Looked::Found((live && kind == Kind::Put).then_some(found.value)),
+            }
         }
         None if tombstone.is_some() => Looked::Found(None),
         None => Looked::Absent,

@@ -10,7 +10,7 @@ use memtide_base::{Result, SeqNo, Slice, hash};
 use memtide_memtable::{Ahead, WARM_KEYS};
 use memtide_storage::table::{Near, Table};
 
-use super::get::{Looked, look_into, look_into_memtable};
+use super::get::{look_into, look_into_memtable};
 use crate::keyspace_state::SuperVersion;
 use crate::table_store::TableStore;
 use crate::version::TableMeta;
@@ -43,14 +43,15 @@ pub(crate) fn multi_get<K: AsRef<[u8]>>(
         };
         reads.look(warm, |wanted| {
             let over = tombstones.as_ref().and_then(|all| all.newest_over(wanted.key, below));
-            Ok(look_into_memtable(table, over, wanted.key, wanted.hash, below))
+            let looked = look_into_memtable(table, over, wanted.key, wanted.hash, below);
+            looked.fetched(view, tables, wanted.key)
         })?;
     }
     for meta in view.version.level0() {
-        reads.look_into_tables(tables, below, |key| meta.spans(key).then_some(meta))?;
+        reads.look_into_tables(view, tables, below, |key| meta.spans(key).then_some(meta))?;
     }
     for run in view.version.runs() {
-        reads.look_into_tables(tables, below, |key| run.table_over(key))?;
+        reads.look_into_tables(view, tables, below, |key| run.table_over(key))?;
     }
     Ok(reads.values)
 }
@@ -66,7 +67,7 @@ impl MultiGet<'_> {
     fn look(
         &mut self,
         warm: impl Fn(&[Wanted<'_>]),
-        mut source: impl FnMut(&Wanted<'_>) -> Result<Looked>,
+        mut source: impl FnMut(&Wanted<'_>) -> Result<Option<Option<Slice>>>,
     ) -> Result<()> {
         let mut kept = 0;
         for at in 0..self.open.len() {
@@ -75,8 +76,8 @@ impl MultiGet<'_> {
             }
             let wanted = &self.open[at];
             match source(wanted)? {
-                Looked::Found(value) => self.values[wanted.at] = value,
-                Looked::Absent => {
+                Some(value) => self.values[wanted.at] = value,
+                None => {
                     self.open.swap(kept, at);
                     kept += 1;
                 }
@@ -89,6 +90,7 @@ impl MultiGet<'_> {
     /// Asks disjoint tables, or one; `over` names the one that a key lies in.
     fn look_into_tables<'v>(
         &mut self,
+        view: &SuperVersion,
         tables: &TableStore,
         below: SeqNo,
         over: impl Fn(&[u8]) -> Option<&'v Arc<TableMeta>>,
@@ -99,11 +101,12 @@ impl MultiGet<'_> {
             |wanted| {
                 if last.as_ref().is_none_or(|(meta, ..)| !meta.spans(wanted.key)) {
                     let meta = over(wanted.key).filter(|meta| meta.seq_min < below);
-                    let Some(meta) = meta else { return Ok(Looked::Absent) };
+                    let Some(meta) = meta else { return Ok(None) };
                     last = Some((meta, tables.open(meta)?, Near::default()));
                 }
                 let (_, table, near) = last.as_mut().expect("set just now");
-                look_into(table, near, wanted.key, wanted.hash, below)
+                let looked = look_into(table, near, wanted.key, wanted.hash, below)?;
+                looked.fetched(view, tables, wanted.key)
             },
         )
     }

@@ -17,6 +17,10 @@ pub(crate) struct VisibleCursor {
     tables: Arc<TableStore>,
     below: SeqNo,
     has_range_tombstones: bool,
+    /// Whether the value lies in a blob file.
+    is_separated: bool,
+    /// The value that was read from one last, for who borrows it.
+    fetched: Slice,
 }
 
 impl VisibleCursor {
@@ -56,7 +60,15 @@ impl VisibleCursor {
         }
         let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
         let on_disk = view.version.has_range_tombstones();
-        Ok(Self { merge, view, tables, below, has_range_tombstones: in_memory || on_disk })
+        Ok(Self {
+            merge,
+            view,
+            tables,
+            below,
+            has_range_tombstones: in_memory || on_disk,
+            is_separated: false,
+            fetched: Slice::default(),
+        })
     }
 
     /// Goes to the first live key at or behind `target` in the direction it implies.
@@ -80,14 +92,29 @@ impl VisibleCursor {
 
     /// The value the cursor stands on.
     #[inline]
-    pub(crate) fn value(&self) -> Slice {
-        self.merge.value()
+    pub(crate) fn value(&self) -> Result<Slice> {
+        if self.is_separated { self.fetch() } else { Ok(self.merge.value()) }
     }
 
-    /// The value the cursor stands on, lent.
+    /// Sees to it that [`VisibleCursor::lent`] has the value, which may have to be read.
     #[inline]
-    pub(crate) fn value_bytes(&self) -> &[u8] {
-        self.merge.value_bytes()
+    pub(crate) fn prepare(&mut self) -> Result<()> {
+        if self.is_separated {
+            self.fetched = self.fetch()?;
+        }
+        Ok(())
+    }
+
+    /// The key and the value the cursor stands on, once [`VisibleCursor::prepare`] was called.
+    #[inline]
+    pub(crate) fn lent(&self) -> (&[u8], &[u8]) {
+        let value =
+            if self.is_separated { self.fetched.as_bytes() } else { self.merge.value_bytes() };
+        (self.merge.key(), value)
+    }
+
+    fn fetch(&self) -> Result<Slice> {
+        self.tables.blobs.value(&self.view.version, self.merge.key(), self.merge.value_bytes())
     }
 
     #[inline]
@@ -100,9 +127,12 @@ impl VisibleCursor {
     }
 
     #[inline]
-    fn is_live(&self) -> Result<bool> {
-        if self.merge.kind() != Kind::Put || !self.has_range_tombstones {
-            return Ok(self.merge.kind() == Kind::Put);
+    fn is_live(&mut self) -> Result<bool> {
+        let kind = self.merge.kind();
+        self.is_separated = kind == Kind::BlobHandle;
+        let has_value = kind == Kind::Put || self.is_separated;
+        if !has_value || !self.has_range_tombstones {
+            return Ok(has_value);
         }
         let key = self.merge.key();
         let newest = super::covering_tombstone(&self.view, &self.tables, key, self.below)?;

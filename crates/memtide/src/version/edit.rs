@@ -12,6 +12,7 @@
 
 use memtide_base::{SeqNo, Upper, varint};
 use memtide_memtable::MemtableChoice;
+use memtide_storage::blob::{BlobRefs, BlobSummary};
 use memtide_storage::table::TableSummary;
 
 use super::RunId;
@@ -29,6 +30,14 @@ pub(crate) struct StoredTable {
     pub(crate) run: RunId,
     pub(crate) number: u64,
     pub(crate) summary: TableSummary,
+}
+
+/// A blob file as the manifest has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredBlob {
+    pub(crate) keyspace: u32,
+    pub(crate) number: u64,
+    pub(crate) summary: BlobSummary,
 }
 
 /// Where the log of a cleanly closed database ends.
@@ -51,8 +60,11 @@ pub(crate) enum Change {
     KeyspaceOptions { id: u32, options: KeyspaceOptions },
     /// Another strategy for a keyspace; [`Change::KeyspaceAdd`] and [`Change::KeyspaceOptions`] do not say it.
     KeyspaceCompaction { id: u32, compaction: Compaction },
-    /// A new table. One in the oldest run of its level is written as before there were others.
+    /// A new table. One in the oldest run of its level is written as before there were others, one that refers to no
+    /// blob file as before there were any.
     TableAdd(StoredTable),
+    /// A new blob file. It is there as long as a table of its keyspace refers to it.
+    BlobAdd(StoredBlob),
     /// A table that is no longer part of the tree.
     TableDrop { keyspace: u32, number: u64 },
     /// Every write of the keyspace below this number is in tables.
@@ -161,12 +173,25 @@ impl Change {
                 14
             }
             Self::TableAdd(table) => {
-                let rank = table.run.rank;
-                if rank > 0 {
+                let (rank, blobs) = (table.run.rank, &table.summary.blobs);
+                if rank > 0 || !blobs.is_empty() {
                     var(out, rank);
                 }
                 write_table(out, table);
-                if rank > 0 { 13 } else { 5 }
+                if blobs.is_empty() {
+                    return if rank > 0 { 13 } else { 5 };
+                }
+                blobs.encode(out);
+                16
+            }
+            Self::BlobAdd(StoredBlob { keyspace, number, summary }) => {
+                out.extend_from_slice(&summary.checksum.to_le_bytes());
+                for number in
+                    [u64::from(*keyspace), *number, summary.size, summary.values, summary.bytes]
+                {
+                    var(out, number);
+                }
+                15
             }
             Self::TableDrop { keyspace, number } => {
                 var(out, u64::from(*keyspace));
@@ -207,13 +232,22 @@ impl Change {
             4 => Self::KeyspaceOptions { id: body.var32()?, options: body.options()? },
             5 => Self::TableAdd(body.table(0)?),
             13 => {
-                let rank = body.place()?;
-                if rank > RANK_MAX {
-                    return Err(format!("run {rank} is above {RANK_MAX}"));
-                }
+                let rank = body.rank()?;
                 let table = body.table(rank)?;
                 if rank == 0 || table.run.level == 0 {
                     return Err(format!("run {rank} of level {} has a tag", table.run.level));
+                }
+                Self::TableAdd(table)
+            }
+            15 => Self::BlobAdd(body.blob()?),
+            16 => {
+                let rank = body.rank()?;
+                let mut table = body.table(rank)?;
+                table.summary.blobs = BlobRefs::decode(&mut body.0)
+                    .filter(|blobs| !blobs.is_empty())
+                    .ok_or("what a table refers to in blob files is cut off or out of order")?;
+                if rank > 0 && table.run.level == 0 {
+                    return Err(format!("run {rank} of level 0 has a tag"));
                 }
                 Self::TableAdd(table)
             }
@@ -319,6 +353,12 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Which of a level's runs.
+    fn rank(&mut self) -> Result<u64, String> {
+        let rank = self.place()?;
+        if rank > RANK_MAX { Err(format!("run {rank} is above {RANK_MAX}")) } else { Ok(rank) }
+    }
+
     fn var32(&mut self) -> Result<u32, String> {
         u32::try_from(self.var()?).map_err(|_| "a number is above 32 bits".to_owned())
     }
@@ -351,6 +391,16 @@ impl<'a> Body<'a> {
         Ok(KeyspaceOptions { memtable_type, max_memtable_size, logged, compaction })
     }
 
+    fn blob(&mut self) -> Result<StoredBlob, String> {
+        let checksum = u128::from_le_bytes(*self.chunk()?);
+        let (keyspace, number) = (self.var32()?, self.place()?);
+        let (size, values, bytes) = (self.var()?, self.var()?, self.var()?);
+        if bytes > size {
+            return Err(format!("{bytes} B of records in a blob file of {size} B"));
+        }
+        Ok(StoredBlob { keyspace, number, summary: BlobSummary { size, checksum, values, bytes } })
+    }
+
     fn table(&mut self, rank: u64) -> Result<StoredTable, String> {
         let (keyspace, level) = (self.var32()?, usize::from(self.byte()?));
         let checksum = u128::from_le_bytes(*self.chunk()?);
@@ -365,6 +415,7 @@ impl<'a> Body<'a> {
             seq_min: self.place()?,
             seq_max: self.place()?,
             raw_bytes: self.var()?,
+            blobs: BlobRefs::default(),
             smallest: self.bytes()?.to_vec(),
             largest: {
                 let kind = self.byte()?;
@@ -384,6 +435,7 @@ impl<'a> Body<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memtide_storage::blob::BlobHandle;
     use proptest::prelude::*;
 
     fn sample() -> Edit {
@@ -409,7 +461,14 @@ mod tests {
             seq_min: 4096,
             seq_max: PLACE_END - 1,
             raw_bytes: 12,
+            blobs: BlobRefs::default(),
         };
+        let mut with_blobs = summary.clone();
+        for number in [40, 9] {
+            with_blobs.blobs.add(BlobHandle { number, offset: 64, len: 1 << 20, raw_len: 9 });
+        }
+        let blob =
+            BlobSummary { size: 1 << 40, checksum: u128::MAX / 5, values: 7, bytes: 1 << 39 };
         Edit::new(vec![
             Change::Database { uuid: [7; 16], hash_seed: 99 },
             Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },
@@ -426,6 +485,19 @@ mod tests {
                 run: RunId::first(6),
                 number: 12,
                 summary,
+            }),
+            Change::BlobAdd(StoredBlob { keyspace: 3, number: 40, summary: blob }),
+            Change::TableAdd(StoredTable {
+                keyspace: 3,
+                run: RunId::first(0),
+                number: 15,
+                summary: with_blobs.clone(),
+            }),
+            Change::TableAdd(StoredTable {
+                keyspace: 3,
+                run: RunId { level: 5, rank: 2 },
+                number: 16,
+                summary: with_blobs,
             }),
             Change::TableDrop { keyspace: 3, number: 11 },
             Change::FlushedTo { keyspace: 3, seq: 70_000 },
@@ -477,8 +549,8 @@ mod tests {
         #[test]
         fn hostile_bytes_are_an_error_and_never_a_panic(
             noise: Vec<u8>,
-            cut in 0..400_usize,
-            at in 0..400_usize,
+            cut in 0..600_usize,
+            at in 0..600_usize,
             xor: u8,
         ) {
             let _ = Edit::decode(&noise, 0);

@@ -25,7 +25,8 @@ use memtide_storage::log::{
     LogHeader, LogKind, LogReader, LogWriter, Opened, RecordKind, parse_manifest_file_name,
 };
 
-use super::edit::{Change, ClosedWal, Edit, StoredTable};
+use super::blob_meta::BlobMeta;
+use super::edit::{Change, ClosedWal, Edit, StoredBlob, StoredTable};
 use super::table_meta::{Graveyard, TableMeta};
 use super::{RunId, Version};
 use crate::config::{Compaction, KeyspaceOptions, check_keyspace_name};
@@ -66,6 +67,22 @@ struct TableChanges<'a> {
     keyspace: u32,
     drops: Vec<u64>,
     adds: Vec<&'a StoredTable>,
+    blobs: Vec<&'a StoredBlob>,
+}
+
+/// What is no longer part of any version after an edit.
+#[derive(Debug, Default)]
+pub(crate) struct Retired {
+    tables: Vec<Arc<TableMeta>>,
+    blobs: Vec<Arc<BlobMeta>>,
+}
+
+impl Retired {
+    /// Says that their files may go once nobody uses them. The edit is durable.
+    fn release(self) {
+        self.tables.iter().for_each(|table| table.retire());
+        self.blobs.iter().for_each(|blob| blob.retire());
+    }
 }
 
 /// The changes gathered for a keyspace. Edits list one keyspace after the other, so it is mostly the last.
@@ -75,7 +92,8 @@ fn of_keyspace<'t, 'a>(
 ) -> &'t mut TableChanges<'a> {
     let known = tables.iter().rposition(|changes| changes.keyspace == keyspace);
     let index = known.unwrap_or_else(|| {
-        tables.push(TableChanges { keyspace, drops: Vec::new(), adds: Vec::new() });
+        let (drops, adds, blobs) = (Vec::new(), Vec::new(), Vec::new());
+        tables.push(TableChanges { keyspace, drops, adds, blobs });
         tables.len() - 1
     });
     &mut tables[index]
@@ -110,6 +128,9 @@ impl ManifestState {
             let (name, options) = (keyspace.name.clone(), keyspace.options.clone());
             changes.extend(Change::new_keyspace(id, name, options));
             changes.push(Change::FlushedTo { keyspace: id, seq: keyspace.flushed_to });
+            for blob in keyspace.version.blobs() {
+                changes.push(Change::BlobAdd(blob.stored()));
+            }
             // The order of level 0 is found again from sequence numbers.
             for table in keyspace.version.level0() {
                 changes.push(Change::TableAdd(table.stored(RunId::first(0))));
@@ -123,13 +144,16 @@ impl ManifestState {
         Edit::new(changes)
     }
 
-    /// Applies an edit; returns the tables that are no longer part of any version, or what is wrong.
-    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<Vec<Arc<TableMeta>>, String> {
+    /// Applies an edit; returns what is no longer part of any version, or what is wrong.
+    pub(crate) fn apply(&mut self, edit: &Edit) -> Result<Retired, String> {
         let mut tables: Vec<TableChanges<'_>> = Vec::new();
         for change in &edit.changes {
             match change {
                 Change::TableAdd(table) => {
                     of_keyspace(&mut tables, table.keyspace).adds.push(table);
+                }
+                Change::BlobAdd(blob) => {
+                    of_keyspace(&mut tables, blob.keyspace).blobs.push(blob);
                 }
                 Change::TableDrop { keyspace, number } => {
                     of_keyspace(&mut tables, *keyspace).drops.push(*number);
@@ -137,9 +161,9 @@ impl ManifestState {
                 other => self.apply_small(other)?,
             }
         }
-        let mut retired = Vec::new();
+        let mut retired = Retired::default();
         for changes in &tables {
-            retired.extend(self.apply_tables(changes)?);
+            self.apply_tables(changes, &mut retired)?;
         }
         Ok(retired)
     }
@@ -184,15 +208,18 @@ impl ManifestState {
             Change::SeqHigh { seq } => (self.seq_high, self.closed) = (*seq, None),
             Change::NextKeyspace { id } => self.next_keyspace = *id,
             Change::Closed(closed) => self.closed = Some(*closed),
-            Change::TableAdd(_) | Change::TableDrop { .. } => unreachable!("gathered by `apply`"),
+            Change::TableAdd(_) | Change::TableDrop { .. } | Change::BlobAdd(_) => {
+                unreachable!("gathered by `apply`")
+            }
         }
         Ok(())
     }
 
     fn apply_tables(
         &mut self,
-        TableChanges { keyspace, drops, adds }: &TableChanges<'_>,
-    ) -> Result<Vec<Arc<TableMeta>>, String> {
+        TableChanges { keyspace, drops, adds, blobs }: &TableChanges<'_>,
+        retired: &mut Retired,
+    ) -> Result<(), String> {
         let graveyard = Arc::clone(&self.graveyard);
         let keyspace = self.keyspace_mut(*keyspace)?;
         let dropped: BTreeSet<u64> = drops.iter().copied().collect();
@@ -208,19 +235,32 @@ impl ManifestState {
             });
             added.push((stored.run, table));
         }
-        keyspace.version = Arc::new(keyspace.version.with(drops, &added)?);
-        Ok(leaving.into_values().collect())
+        let blob = |stored: &&StoredBlob| {
+            Arc::new(BlobMeta::new(stored.number, stored.keyspace, stored.summary, &graveyard))
+        };
+        let blobs: Vec<_> = blobs.iter().map(blob).collect();
+        let version = keyspace.version.with_blobs(drops, &added, &blobs)?;
+        let is_gone = |blob: &&Arc<BlobMeta>| version.blob(blob.number).is_none();
+        let known = keyspace.version.blobs().iter().chain(&blobs);
+        retired.blobs.extend(known.filter(is_gone).cloned());
+        retired.tables.extend(leaving.into_values());
+        keyspace.version = Arc::new(version);
+        Ok(())
     }
 
     /// What is wrong with the keyspaces together; each for itself was checked edit by edit.
     fn check(&self) -> Result<(), String> {
         let tables = self.keyspaces.iter().flat_map(|keyspace| keyspace.version.tables());
-        let mut numbers: Vec<_> = tables.map(|table| table.number).collect();
-        numbers.sort_unstable();
-        match numbers.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(twice) => Err(format!("table {} belongs to two keyspaces", twice[0])),
-            None => Ok(()),
+        let blobs = self.keyspaces.iter().flat_map(|keyspace| keyspace.version.blobs());
+        let mut tables: Vec<_> = tables.map(|table| table.number).collect();
+        let mut blobs: Vec<_> = blobs.map(|blob| blob.number).collect();
+        for (what, numbers) in [("table", &mut tables), ("blob file", &mut blobs)] {
+            numbers.sort_unstable();
+            if let Some(twice) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("{what} {} belongs to two keyspaces", twice[0]));
+            }
         }
+        Ok(())
     }
 
     /// The changes that give a keyspace these options; none if it has them.
@@ -332,11 +372,11 @@ impl Manifest {
         number
     }
 
-    /// Makes an edit durable and applies it. Returns the tables that no version names any more.
+    /// Makes an edit durable and applies it; the files of what no version names any more go with their last users.
     ///
     /// # Errors
     /// The edit may or may not be in the manifest after a crash; no further edit is accepted.
-    pub(crate) fn append(&mut self, mut edit: Edit) -> Result<Vec<Arc<TableMeta>>> {
+    pub(crate) fn append(&mut self, mut edit: Edit) -> Result<()> {
         if self.failed {
             return Err(Error::new(ErrorKind::ReadOnly, "the manifest failed before")
                 .with_hint("open the database again"));
@@ -352,11 +392,11 @@ impl Manifest {
         self.failed = false;
         self.chain = xxh3_64(0, &bytes);
         self.state = next;
-        retired.iter().for_each(|table| table.retire());
+        retired.release();
         if self.writer.position() > ROLL_BYTES_MIN.max(ROLL_SNAPSHOTS * self.snapshot_bytes) {
             self.roll()?;
         }
-        Ok(retired)
+        Ok(())
     }
 
     /// Goes on in a new file that begins with the present state.
@@ -374,6 +414,14 @@ impl Manifest {
     fn mark(&mut self) -> Result<()> {
         self.synced = self.writer.position();
         self.writer.append(RecordKind::Skip, 0, &[], self.synced).map(drop)
+    }
+}
+
+impl BlobMeta {
+    /// What the manifest says of this blob file.
+    fn stored(&self) -> StoredBlob {
+        let Self { keyspace, number, summary, .. } = *self;
+        StoredBlob { keyspace, number, summary }
     }
 }
 

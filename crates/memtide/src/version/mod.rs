@@ -6,6 +6,7 @@
 //! smaller level is newer than data of the same key in a larger one, and in a newer run of a level newer than in an
 //! older one: so all runs together are a list from new to old.
 
+mod blob_meta;
 mod edit;
 mod manifest;
 mod run;
@@ -17,7 +18,8 @@ use std::collections::BTreeSet;
 use memtide_base::sync::Arc;
 use memtide_base::{RangeTombstone, Upper};
 
-pub(crate) use edit::{Change, ClosedWal, Edit, StoredTable};
+pub(crate) use blob_meta::BlobMeta;
+pub(crate) use edit::{Change, ClosedWal, Edit, StoredBlob, StoredTable};
 pub(crate) use manifest::{Manifest, ManifestState, load, read_current};
 pub(crate) use run::{Run, RunId};
 pub(crate) use table_meta::{Graveyard, TableMeta};
@@ -39,11 +41,14 @@ pub(crate) struct Version {
     /// Those of the deeper levels, none empty: level by level, newest first in each.
     runs: Vec<Run>,
     has_range_tombstones: bool,
+    /// Those that a table refers to, by rising number.
+    blobs: Arc<[Arc<BlobMeta>]>,
 }
 
 impl Version {
     pub(crate) fn empty() -> Self {
-        Self { level0: Arc::from([]), runs: Vec::new(), has_range_tombstones: false }
+        let (level0, blobs) = (Arc::from([]), Arc::from([]));
+        Self { level0, runs: Vec::new(), has_range_tombstones: false, blobs }
     }
 
     /// The tables of level 0, newest first.
@@ -82,6 +87,28 @@ impl Version {
     /// Whether any table has range tombstones.
     pub(crate) fn has_range_tombstones(&self) -> bool {
         self.has_range_tombstones
+    }
+
+    /// The blob files that a table refers to, by rising number.
+    pub(crate) fn blobs(&self) -> &[Arc<BlobMeta>] {
+        &self.blobs
+    }
+
+    /// One of them.
+    pub(crate) fn blob(&self, number: u64) -> Option<&Arc<BlobMeta>> {
+        let place = self.blobs.binary_search_by_key(&number, |blob| blob.number);
+        place.ok().map(|place| &self.blobs[place])
+    }
+
+    /// How many bytes of each blob file tables refer to, in their order.
+    pub(crate) fn blob_bytes_used(&self) -> Vec<u64> {
+        let mut used = vec![0_u64; self.blobs.len()];
+        for of in self.tables().flat_map(|table| table.blobs.iter()) {
+            if let Ok(place) = self.blobs.binary_search_by_key(&of.number, |blob| blob.number) {
+                used[place] = used[place].saturating_add(of.bytes);
+            }
+        }
+        used
     }
 
     pub(crate) fn level_bytes(&self, level: usize) -> u64 {
@@ -147,10 +174,21 @@ impl Version {
     /// This version without `dropped` and with `added`, or what is wrong with the result: a number twice or missing,
     /// bounds inverted, a run that overlaps itself. Looks at each table once; runs that do not change are shared,
     /// others sorted again.
+    #[cfg(test)]
     pub(crate) fn with(
         &self,
         dropped: &[u64],
         added: &[(RunId, Arc<TableMeta>)],
+    ) -> Result<Self, String> {
+        self.with_blobs(dropped, added, &[])
+    }
+
+    /// As `with`, where tables may refer to new blob files too. Files to which no table refers are no part of it.
+    pub(crate) fn with_blobs(
+        &self,
+        dropped: &[u64],
+        added: &[(RunId, Arc<TableMeta>)],
+        blobs: &[Arc<BlobMeta>],
     ) -> Result<Self, String> {
         let gone = Numbers::of(dropped.iter().copied())?;
         let come = Numbers::of(added.iter().map(|(_, table)| table.number))?;
@@ -179,10 +217,39 @@ impl Version {
         // Newest first: the youngest run has the largest sequence numbers, of equal ones the one added last.
         level0.sort_by_key(|table| Reverse(table.seq_max));
         let runs = self.changed_runs(stays, added)?;
-        let mut version = Self { level0: level0.into(), runs, has_range_tombstones: false };
+        let blobs: Arc<[_]> = self.blobs.iter().chain(blobs).cloned().collect();
+        let mut version = Self { level0: level0.into(), runs, has_range_tombstones: false, blobs };
         let has_range_tombstones = version.tables().any(|table| table.range_deletes > 0);
         version.has_range_tombstones = has_range_tombstones;
+        version.keep_blobs_in_use()?;
         Ok(version)
+    }
+
+    /// Lets go of the blob files that no table refers to; what is wrong if one is there twice, or not at all, or if
+    /// tables refer to more than it has.
+    fn keep_blobs_in_use(&mut self) -> Result<(), String> {
+        let mut blobs = self.blobs.to_vec();
+        blobs.sort_by_key(|blob| blob.number);
+        if let Some(twice) = blobs.windows(2).find(|pair| pair[0].number == pair[1].number) {
+            return Err(format!("blob file {} is there twice", twice[0].number));
+        }
+        self.blobs = blobs.into();
+        let refs = || self.tables().flat_map(|table| table.blobs.iter().map(move |of| (table, of)));
+        if let Some((table, of)) = refs().find(|(_, of)| self.blob(of.number).is_none()) {
+            let (table, blob) = (table.number, of.number);
+            return Err(format!("table {table} refers to blob file {blob}, which is not there"));
+        }
+        let used = self.blob_bytes_used();
+        let mut files = self.blobs.iter().zip(&used);
+        if let Some((blob, used)) = files.find(|(blob, used)| **used > blob.summary.bytes) {
+            let (number, bytes) = (blob.number, blob.summary.bytes);
+            return Err(format!("tables refer to {used} B of blob file {number}, of {bytes} B"));
+        }
+        if used.contains(&0) {
+            let files = self.blobs.iter().zip(&used);
+            self.blobs = files.filter(|(_, used)| **used > 0).map(|(b, _)| b.clone()).collect();
+        }
+        Ok(())
     }
 
     fn changed_runs(

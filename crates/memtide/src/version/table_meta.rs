@@ -3,16 +3,23 @@
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
 use memtide_base::sync::{Arc, Mutex, SwapOption};
 use memtide_base::{SeqNo, Upper};
+use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::{Table, TableSummary};
 
-/// Numbers of tables whose last user is gone and whose drop is durable: files to remove.
+use crate::files::SharedFile;
+
+/// Tables and blob files whose last user is gone and whose drop is durable: files to remove.
 #[derive(Debug, Default)]
-pub(crate) struct Graveyard(Mutex<Vec<u64>>);
+pub(crate) struct Graveyard(Mutex<Vec<SharedFile>>);
 
 impl Graveyard {
-    /// Takes the numbers that have gathered.
-    pub(crate) fn drain(&self) -> Vec<u64> {
+    /// Takes what has gathered.
+    pub(crate) fn drain(&self) -> Vec<SharedFile> {
         std::mem::take(&mut *self.0.lock())
+    }
+
+    pub(super) fn add(&self, file: SharedFile) {
+        self.0.lock().push(file);
     }
 }
 
@@ -40,6 +47,8 @@ pub(crate) struct TableMeta {
     pub(crate) seq_max: SeqNo,
     /// Bytes of keys and values before compression.
     raw_bytes: u64,
+    /// What it refers to in blob files.
+    pub(crate) blobs: BlobRefs,
     /// The open table, while the table store keeps it so.
     pub(crate) open: SwapOption<Table>,
     /// Whether it was asked for since it was opened, or since it was last spared when one had to be closed.
@@ -71,6 +80,7 @@ impl TableMeta {
             seq_min: summary.seq_min,
             seq_max: summary.seq_max,
             raw_bytes: summary.raw_bytes,
+            blobs: summary.blobs,
             open: SwapOption::default(),
             used: AtomicBool::new(false),
             opening: Mutex::default(),
@@ -84,7 +94,13 @@ impl TableMeta {
         self.smallest.as_slice() <= key && self.largest.admits(key)
     }
 
-    /// What it holds, whatever it was compressed with: what the sizes of levels are compared by. Never 0, and never so
+    /// Bytes of its file and of what it refers to in blob files.
+    pub(crate) fn bytes_in_all(&self) -> u64 {
+        self.blobs.iter().fold(self.size, |sum, of| sum.saturating_add(of.bytes))
+    }
+
+    /// What it holds, whatever it was compressed with: what the sizes of levels are compared by; values in
+    /// blob files do not count. Never 0, and never so
     /// much that a tree's sum overflows, whatever the manifest says.
     pub(crate) fn weight(&self) -> u64 {
         self.raw_bytes.clamp(1, WEIGHT_MAX)
@@ -104,6 +120,7 @@ impl TableMeta {
             seq_min: self.seq_min,
             seq_max: self.seq_max,
             raw_bytes: self.raw_bytes,
+            blobs: self.blobs.clone(),
         }
     }
 
@@ -132,6 +149,7 @@ impl TableMeta {
             seq_min: number,
             seq_max: number,
             raw_bytes: 1000,
+            blobs: BlobRefs::default(),
         };
         Self::new(number, 0, summary, &Arc::default())
     }
@@ -140,7 +158,7 @@ impl TableMeta {
 impl Drop for TableMeta {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Acquire) {
-            self.graveyard.0.lock().push(self.number);
+            self.graveyard.add(SharedFile::Table(self.number));
         }
     }
 }

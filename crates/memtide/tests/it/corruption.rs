@@ -27,6 +27,7 @@ fn config(wal_size: u64) -> Config {
     config.tree.block_size = Some(256);
     config.tree.table_size = Some(4 << 10);
     config.tree.level1_size = Some(4 << 10);
+    config.tree.min_blob_size = Some(64);
     config.tree.wal_segment_size = Some(16 << 10);
     config.tree.wal_size = Some(wal_size);
     config
@@ -38,7 +39,7 @@ fn open(sim: &Simulation) -> memtide::Result<Db> {
 
 /// Writes `count` batches, calling `after` behind each.
 fn fill(db: &Db, draw: &mut Draw, count: u64, state: &mut State, after: &mut dyn FnMut(&State)) {
-    for _ in 0..count {
+    for round in 0..count {
         let mut changes = draw.batch(&NAMES);
         changes.push(Change::Put("left", draw.key(), draw.value(30)));
         for change in &mut changes {
@@ -47,13 +48,19 @@ fn fill(db: &Db, draw: &mut Draw, count: u64, state: &mut State, after: &mut dyn
                 value.truncate(24);
             }
         }
+        if round % 4 == 0 {
+            // One that belongs into a blob file.
+            let mut value = draw.value(30);
+            value.resize(70, b'v');
+            changes.push(Change::Put("right", draw.key(), value));
+        }
         oracle::write(db, &changes, Durability::Buffered).unwrap();
         state.apply(&changes);
         after(state);
     }
 }
 
-/// Tables in level 0 and below it, range tombstones, a manifest with edits, a log with data.
+/// Tables in level 0 and below it, blob files, range tombstones, a manifest with edits, a log with data.
 fn small() -> Closed {
     let sim = Simulation::new(1);
     let (mut draw, mut state) = (Draw::new(3), State::default());
@@ -67,6 +74,7 @@ fn small() -> Closed {
     db.flush().unwrap();
     fill(&db, &mut draw, 6, &mut state, &mut |_| {});
     assert!(db.stats().keyspaces[1].tables >= 2);
+    assert!(db.stats().keyspaces[2].blobs >= 2);
     db.close().unwrap();
     Closed { disk: sim.vfs.disk(), state }
 }
@@ -199,8 +207,8 @@ fn files_cut_anywhere_are_harmless_or_refused() {
             sim.vfs.open_write(&path).unwrap().set_len(cut).unwrap();
             let cut_disk = sim.vfs.disk();
             let judged = judge(&sim, &closed.state);
-            if path.extension().is_some_and(|name| name == "sst") && cut < len {
-                assert!(judged.is_err(), "a shorter table");
+            if path.extension().is_some_and(|name| name == "sst" || name == "blob") && cut < len {
+                assert!(judged.is_err(), "a shorter table or blob file");
             }
             let sim = Simulation::on(cut_disk, 6);
             let verified = memtide::verify_in(&sim.env, ROOT);
@@ -250,11 +258,12 @@ fn missing_swapped_and_foreign_files_are_refused() {
     };
     let segments = of_kind(&closed.disk, ".wal");
     let tables = of_kind(&closed.disk, ".sst");
+    let blobs = of_kind(&closed.disk, ".blob");
     let manifests = of_kind(&closed.disk, "MANIFEST");
-    assert!(segments.len() >= 4 && tables.len() >= 3 && manifests.len() == 1);
+    assert!(segments.len() >= 4 && tables.len() >= 3 && blobs.len() >= 2 && manifests.len() == 1);
     let current = of_kind(&closed.disk, "CURRENT");
-    let every = segments.iter().chain(&tables).chain(&manifests).chain(&current);
-    for path in every.clone() {
+    let every = segments.iter().chain(&tables).chain(&blobs).chain(&manifests).chain(&current);
+    for path in every {
         refused(&closed, &format!("{} missing", path.display()), &|sim| {
             sim.vfs.remove(path).unwrap();
         });
@@ -271,7 +280,7 @@ fn missing_swapped_and_foreign_files_are_refused() {
             replace(sim, path, &noise);
         });
     }
-    for group in [&segments, &tables] {
+    for group in [&segments, &tables, &blobs] {
         for pair in group.windows(2) {
             refused(&closed, &format!("{pair:?} swapped"), &|sim| {
                 let (a, b) = (content(sim, &pair[0]), content(sim, &pair[1]));
@@ -281,7 +290,7 @@ fn missing_swapped_and_foreign_files_are_refused() {
         }
     }
     let others = files(&other.disk);
-    for path in segments.iter().chain(&tables).chain(&manifests) {
+    for path in segments.iter().chain(&tables).chain(&blobs).chain(&manifests) {
         let same_kind = |other: &&PathBuf| {
             other.parent() == path.parent()
                 && other.extension() == path.extension()
@@ -371,7 +380,10 @@ fn after_a_kill_only_what_was_never_marked_as_synced_may_read_as_torn() {
 #[test]
 fn each_end_of_an_iterator_shows_what_lies_before_the_damage() {
     let sim = Simulation::new(1);
-    let db = open(&sim).unwrap();
+    let mut config = config(1 << 20);
+    config.tree.min_blob_size = None;
+    let open = || Db::builder(ROOT).config(config.clone()).env(sim.env.clone()).open();
+    let db = open().unwrap();
     for key in "abcdefghijklmnopqrstuvwxyz".chars() {
         // One block each.
         db.put(key.to_string(), [b'v'; 300]).unwrap();
@@ -382,7 +394,7 @@ fn each_end_of_an_iterator_shows_what_lies_before_the_damage() {
         sim.vfs.files().into_iter().find(|path| path.extension().is_some_and(|e| e == "sst"));
     sim.vfs.corrupt(&table.unwrap(), 400, 0xff).unwrap();
     for forward_first in [true, false] {
-        let db = open(&sim).unwrap();
+        let db = open().unwrap();
         let mut iter = db.iter();
         let mut show = |forward: bool| {
             let entry = if forward { iter.next() } else { iter.next_back() };

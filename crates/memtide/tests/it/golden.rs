@@ -2,9 +2,9 @@
 //!
 //! `tests/golden/v1/<memtable>-<shutdown>/` at the root of the repository holds one small database per
 //! memtable type and one for a program's own, closed in order (`clean`) or killed (`killed`), and
-//! `expected.txt` its contents; `runs-clean` has several runs in a level below 0 and a stored strategy. They are
-//! written once: with `MEMTIDE_REWRITE=1` this test adds directories that are missing and never touches one that is
-//! there.
+//! `expected.txt` its contents; `runs-clean` has several runs in a level below 0 and a stored strategy,
+//! `blobs-clean` values in blob files. They are written once: with `MEMTIDE_REWRITE=1` this test adds directories that
+//! are missing and never touches one that is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -173,6 +173,48 @@ fn a_database_with_several_runs_in_a_level_opens_with_its_contents() {
     assert_eq!(contents(&db), expected);
     drop(db);
     check("runs-clean", &golden, &MemtableType::Skiplist.into());
+}
+
+/// Blob files of two flushes and of a compaction that gave one up; one value is compressed.
+fn create_blobs(dir: &Path) {
+    let sim = Simulation::new(1);
+    let mut config = config(&MemtableType::Skiplist.into());
+    config.tree.min_blob_size = Some(64);
+    let db = Db::builder("/db").config(config).env(sim.env.clone()).open().unwrap();
+    let value = |of: u32, len: usize| {
+        let noise = |at: u32| (of + at).wrapping_mul(0x9E37_79B9).to_be_bytes();
+        (0..).flat_map(noise).take(len).collect::<Vec<u8>>()
+    };
+    for at in 0..20_u32 {
+        db.put(format!("key{at:02}"), value(at, 40 + 4 * at as usize)).unwrap();
+    }
+    db.put("regular", "tide ".repeat(100)).unwrap();
+    db.compact().unwrap();
+    for at in (0..20_u32).step_by(2) {
+        db.put(format!("key{at:02}"), value(1000 + at, 120)).unwrap();
+    }
+    db.compact().unwrap();
+    db.put("key19", value(9, 200)).unwrap();
+    db.flush().unwrap();
+    db.put("key18", value(8, 100)).unwrap();
+    let expected = contents(&db);
+    db.close().unwrap();
+    save(&sim, dir);
+    fs::write(dir.join("expected.txt"), expected).unwrap();
+}
+
+#[test]
+fn a_database_with_blob_files_opens_with_its_contents() {
+    let golden = golden_root().join("blobs-clean");
+    if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
+        create_blobs(&golden);
+    }
+    let work = tempfile::tempdir().unwrap();
+    copy(&golden, work.path());
+    let db = Db::builder(work.path()).read_only(true).open().unwrap();
+    assert!(db.stats().keyspaces[0].blobs >= 2);
+    drop(db);
+    check("blobs-clean", &golden, &MemtableType::Skiplist.into());
 }
 
 /// It verifies, opens twice, is merged, and shows the same.

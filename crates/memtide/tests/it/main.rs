@@ -7,6 +7,7 @@
 )]
 
 mod basics;
+mod blobs;
 mod budget;
 mod commits;
 mod corruption;

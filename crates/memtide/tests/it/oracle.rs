@@ -262,6 +262,7 @@ impl Draw {
         config.tree.table_size = Some(4 << 10);
         config.tree.level0_runs = Some(2);
         config.tree.level1_size = Some(self.pick(&[4 << 10, 16 << 10]));
+        config.tree.min_blob_size = Some(self.pick(&[64, 256, 4 << 10]));
         config.tree.wal_segment_size = Some(16 << 10);
         config.tree.wal_size = Some(32 << 10);
         for name in &NAMES[1..] {
