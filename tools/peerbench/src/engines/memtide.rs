@@ -1,7 +1,8 @@
 //! Memtide: small memtables of one variant, flushed in groups as large as a peer's memtable. Its budget is for
 //! everything: as much again as the cache, at least two such groups, as RocksDB has two memtables by default.
 //!
-//! `--set memtable=trie` picks the variant (`enhanced_skiplist`), `--set size=1MiB` the size of one memtable.
+//! `--set memtable=trie` picks the variant (`enhanced_skiplist`), `--set size=1MiB` the size of one memtable,
+//! `--set blob=16KiB` the smallest value that lies apart from its key, `--set compaction=tiered` the strategy.
 
 use super::{Config, Engine, Result};
 use memtide::{Codec, Db, Durability};
@@ -20,6 +21,12 @@ pub fn open(config: &Config) -> Result<Memtide> {
     own.cache_size = Some(cache.min(budget / 2));
     if let Some(size) = config.extra("size") {
         own.set("max_memtable_size", size)?;
+    }
+    if let Some(size) = config.extra("blob") {
+        own.set("tree.min_blob_size", size)?;
+    }
+    if let Some(compaction) = config.extra("compaction") {
+        own.set("compaction", compaction)?;
     }
     own.compression = Some(if config.lz4 { Codec::Lz4 } else { Codec::None });
     own.tree.filter_bits = Some(config.bloom_bits.into());
