@@ -24,6 +24,6 @@ pub use cursor::{Cursor, Target};
 pub use entry::{Entry, Kind};
 pub use error::{Error, ErrorKind, Result};
 pub use key::Upper;
-pub use range_tombstone::{RangeTombstone, RangeTombstones};
+pub use range_tombstone::{RangeTombstone, RangeTombstones, TombstoneSpan};
 pub use seqno::SeqNo;
 pub use slice::Slice;

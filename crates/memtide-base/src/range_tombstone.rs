@@ -82,6 +82,17 @@ impl Fragment {
     }
 }
 
+/// What the range tombstones of a source say of a key, and where they say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TombstoneSpan<'t> {
+    /// First key of the span; empty from the first key there is.
+    pub start: &'t [u8],
+    /// First key behind the span; `None` = unbounded.
+    pub end: Option<&'t [u8]>,
+    /// The newest tombstone over each of its keys, if there is one.
+    pub newest: Option<SeqNo>,
+}
+
 /// All range tombstones of one source, fragmented: disjoint, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeTombstones {
@@ -155,6 +166,52 @@ impl RangeTombstones {
         self.over(key)?.seqs.iter().copied().find(|&seq| seq < below)
     }
 
+    /// As [`RangeTombstones::newest_over`], with a range around `key` where the answer is the same, which reaches
+    /// over fragments to the side that a walk goes `forward` or back to. O(log n + fragments reached over), no
+    /// allocation.
+    #[must_use]
+    pub fn span_over(&self, key: &[u8], below: SeqNo, forward: bool) -> TombstoneSpan<'_> {
+        let newest_of = |f: &Fragment| f.seqs.iter().copied().find(|&seq| seq < below);
+        let after = self.fragments.partition_point(|fragment| fragment.start.as_slice() <= key);
+        let own = self.over(key);
+        let (before, behind) = self.fragments.split_at(after);
+        let before = if own.is_some() { &before[..after - 1] } else { before };
+        // Between two fragments that do not touch there is no tombstone.
+        let newest = own.and_then(newest_of);
+        let (mut start, mut end) = match own {
+            Some(own) => (own.start.as_slice(), own.end.as_deref()),
+            None => (end_of(before.last()), behind.first().map(|next| next.start.as_slice())),
+        };
+        if forward {
+            for at in 0..=behind.len() {
+                let next = behind.get(at);
+                if newest.is_none() {
+                    end = next.map(|next| next.start.as_slice());
+                }
+                match next {
+                    Some(next) if end == Some(&next.start) && newest_of(next) == newest => {
+                        end = next.end.as_deref();
+                    }
+                    _ => break,
+                }
+            }
+        } else {
+            for at in (0..=before.len()).rev() {
+                let last = at.checked_sub(1).map(|at| &before[at]);
+                if newest.is_none() {
+                    start = end_of(last);
+                }
+                match last {
+                    Some(last) if end_of(Some(last)) == start && newest_of(last) == newest => {
+                        start = &last.start;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        TombstoneSpan { start, end, newest }
+    }
+
     /// The oldest tombstone over `key` with `seq > above`. O(log n), no allocation.
     #[must_use]
     pub fn oldest_over(&self, key: &[u8], above: SeqNo) -> Option<SeqNo> {
@@ -191,6 +248,11 @@ impl RangeTombstones {
         self.fragments.capacity() * size_of::<Fragment>()
             + self.fragments.iter().map(of).sum::<usize>()
     }
+}
+
+/// The first key behind a fragment that another one follows, or the first key of all.
+fn end_of(fragment: Option<&Fragment>) -> &[u8] {
+    fragment.and_then(|fragment| fragment.end.as_deref()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -241,7 +303,21 @@ mod tests {
                 .filter(|t| t.seq < below && t.start.as_slice() <= &[key][..] && t.upper().admits(&[key]))
                 .map(|t| t.seq)
                 .max();
-            prop_assert_eq!(RangeTombstones::new(&tombstones).newest_over(&[key], below), want);
+            let tombstones = RangeTombstones::new(&tombstones);
+            prop_assert_eq!(tombstones.newest_over(&[key], below), want);
+            for forward in [true, false] {
+                let span = tombstones.span_over(&[key], below, forward);
+                let inside = |key: u8| span.start <= &[key][..] && span.end.is_none_or(|end| &[key][..] < end);
+                prop_assert!(inside(key), "{span:?}");
+                let same: Vec<_> = (0..14).map(|key| tombstones.newest_over(&[key], below) == want).collect();
+                for other in (0..14).filter(|other| inside(*other)) {
+                    prop_assert!(same[usize::from(other)], "{span:?} holds {other}");
+                }
+                // To the side of the walk it reaches as far as the answer does.
+                let far: Vec<u8> = if forward { (key..14).collect() } else { (0..=key).rev().collect() };
+                let reached = far.iter().take_while(|key| inside(**key)).count();
+                prop_assert_eq!(reached, far.iter().take_while(|key| same[usize::from(**key)]).count());
+            }
         }
     }
 }

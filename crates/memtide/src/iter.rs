@@ -170,7 +170,7 @@ impl Open {
         };
         let end = if forward { &self.front } else { &self.back };
         let Some(cursor) = end.as_ref().filter(|_| found) else { return Ok(false) };
-        if !is_inside(&self.range, cursor.key(), forward) {
+        if !self.range.reaches(cursor.key(), forward) {
             return Ok(false);
         }
         if self.front.is_some() && self.back.is_some() {
@@ -183,8 +183,8 @@ impl Open {
     fn begin(&mut self, forward: bool) -> Result<bool> {
         // What the other end has shown is not to be shown again.
         self.narrow(!forward);
-        let tables = Arc::clone(&self.handle.engine().tables);
-        let (view, range) = (Arc::clone(&self.view), &self.range);
+        let (view, range) = (&self.view, &self.range);
+        let tables = &self.handle.engine().tables;
         let mut cursor = VisibleCursor::new(view, tables, self.below, range, forward)?;
         let found = match &range.end {
             _ if forward => cursor.seek(Target::Ge(&range.start))?,
@@ -206,16 +206,6 @@ impl Open {
         } else {
             self.range.end = Some(Slice::copy_of(cursor.key()));
         }
-    }
-}
-
-/// Whether a key that one end has come to lies before the far end of the range.
-#[inline]
-fn is_inside(range: &HalfOpen, key: &[u8], forward: bool) -> bool {
-    if forward {
-        range.end.as_ref().is_none_or(|end| key < end.as_bytes())
-    } else {
-        key >= range.start.as_bytes()
     }
 }
 

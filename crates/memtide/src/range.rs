@@ -67,6 +67,28 @@ pub(crate) struct HalfOpen {
 }
 
 impl HalfOpen {
+    /// Whether it reaches as far as `key` at the end that a walk `forward` or back comes to.
+    #[inline]
+    pub(crate) fn reaches(&self, key: &[u8], forward: bool) -> bool {
+        if forward {
+            self.end.as_ref().is_none_or(|end| key < end.as_bytes())
+        } else {
+            key >= self.start.as_bytes()
+        }
+    }
+
+    /// Takes away what does not lie in `[start, end)` (`None` = unbounded).
+    pub(crate) fn narrow(&mut self, start: &[u8], end: Option<&[u8]>) {
+        if start > self.start.as_bytes() {
+            self.start = Slice::copy_of(start);
+        }
+        if let Some(end) =
+            end.filter(|end| self.end.as_ref().is_none_or(|own| *end < own.as_bytes()))
+        {
+            self.end = Some(Slice::copy_of(end));
+        }
+    }
+
     pub(crate) fn of(range: &(impl KeyRange + ?Sized)) -> Self {
         let (from, to) = range.key_bounds();
         let start = match from {

@@ -39,6 +39,32 @@ impl LevelCursor {
         }
     }
 
+    /// Goes past what the run has in `span`, in which it stands, as far as there is nothing from `seq` on: to the first
+    /// table in the way that may have, or out of the span. `None` if that is the one it stands in.
+    pub(super) fn leap(
+        &mut self,
+        span: &HalfOpen,
+        seq: SeqNo,
+        forward: bool,
+    ) -> Result<Option<bool>> {
+        let Some(at) = self.index() else { return Ok(None) };
+        let is_newer = |index: &usize| self.metas[*index].seq_max >= seq;
+        let meets = |index: &usize| self.metas[*index].meets(span);
+        let stop = if forward {
+            (at..self.span.end).take_while(meets).find(is_newer)
+        } else {
+            (self.span.start..=at).rev().take_while(meets).find(is_newer)
+        };
+        match stop {
+            Some(stop) if stop == at => Ok(None),
+            Some(stop) => {
+                let target = if forward { Target::First } else { Target::Last };
+                self.enter(Some(stop), target, forward).map(Some)
+            }
+            None => seek_out_of(self, span, forward).map(Some),
+        }
+    }
+
     /// The value the cursor stands on, without copying it.
     #[inline]
     pub(crate) fn value(&self) -> Slice {
@@ -90,6 +116,18 @@ impl LevelCursor {
     fn index(&self) -> Option<usize> {
         self.inside.as_ref().map(|(index, _)| *index)
     }
+}
+
+/// Takes a cursor to the first key behind `span` in the direction of its walk; no further than its source has keys.
+pub(super) fn seek_out_of(cursor: &mut dyn Cursor, span: &HalfOpen, forward: bool) -> Result<bool> {
+    if forward {
+        return span.end.as_ref().map_or(Ok(false), |end| cursor.seek(Target::Ge(end)));
+    }
+    if span.start.is_empty() {
+        return Ok(false);
+    }
+    let found = cursor.seek(Target::Le(&span.start))?;
+    if found && cursor.key() == span.start.as_bytes() { cursor.prev() } else { Ok(found) }
 }
 
 impl Cursor for LevelCursor {

@@ -19,7 +19,8 @@ use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
 use memtide_storage::table::TableCursor;
 
-use super::level_cursor::LevelCursor;
+use super::level_cursor::{LevelCursor, seek_out_of};
+use crate::range::HalfOpen;
 
 /// One input of a merge.
 #[derive(Debug)]
@@ -122,6 +123,8 @@ impl Source {
 #[derive(Debug)]
 struct Input {
     source: Source,
+    /// Every version that it shows is older than this one.
+    seq_end: SeqNo,
     /// Head of the key it stands on, `None` behind its last key.
     head: Option<u64>,
 }
@@ -146,6 +149,8 @@ pub(crate) struct MergeCursor {
     unique: bool,
     /// How many steps the shown input may take before anything is compared; its head is not kept meanwhile.
     plain: usize,
+    /// A key that no plain step goes up to.
+    fence: Option<Slice>,
     /// How many to look for the next time: twice as many each time, from 1 again when there were none.
     reach: usize,
 }
@@ -159,12 +164,14 @@ impl MergeCursor {
     /// A merge of no sources yet, with room for as many as are expected.
     pub(crate) fn with_capacity(sources: usize) -> Self {
         let inputs = Vec::with_capacity(sources);
-        Self { inputs, forward: true, shown: None, rival: None, unique: false, plain: 0, reach: 1 }
+        let (forward, unique, plain, reach) = (true, false, 0, 1);
+        Self { inputs, forward, shown: None, rival: None, unique, plain, fence: None, reach }
     }
 
-    /// Adds a source; before the first `seek`. Order among sources does not matter.
-    pub(crate) fn add(&mut self, source: Source) {
-        self.inputs.push(Input { source, head: None });
+    /// Adds a source, every version of which is older than `seq_end`; before the first `seek`. Order among sources does
+    /// not matter.
+    pub(crate) fn add(&mut self, source: Source, seq_end: SeqNo) {
+        self.inputs.push(Input { source, seq_end, head: None });
     }
 
     /// Goes to the key that `target` names among all sources, and sets the direction of the walk: down from
@@ -188,14 +195,58 @@ impl MergeCursor {
     /// As [`MergeCursor::seek`].
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
-        if self.plain > 0
-            && let Some(shown) = self.shown
-        {
-            self.plain -= 1;
-            self.inputs[shown].source.step_plainly(self.forward);
-            return Ok(true);
+        if self.advance_plainly() { Ok(true) } else { self.advance_and_compare() }
+    }
+
+    /// Goes to the next key if that is known to be a put before the fence; `false`, and nothing is done, if it is not.
+    #[inline]
+    pub(crate) fn advance_plainly(&mut self) -> bool {
+        match self.shown {
+            Some(shown) if self.plain > 0 => {
+                self.plain -= 1;
+                self.inputs[shown].source.step_plainly(self.forward);
+                true
+            }
+            _ => false,
         }
-        self.advance_and_compare()
+    }
+
+    /// Has plain steps end before `fence`, from now on.
+    pub(crate) fn fence(&mut self, fence: Option<Slice>) {
+        self.fence = fence;
+        if let (true, Some(shown)) = (self.plain > 0, self.shown) {
+            (self.plain, self.reach) = (0, 1);
+            self.inputs[shown].settle(true);
+        }
+    }
+
+    /// Leaves versions in `span` that are older than `seq` out where that takes no steps, and goes on; the merge stands
+    /// in the span. Each source goes past the part of the span in which it has nothing newer.
+    ///
+    /// # Errors
+    /// As [`MergeCursor::seek`].
+    pub(crate) fn leap(&mut self, span: &HalfOpen, seq: SeqNo) -> Result<bool> {
+        let Some(shown) = self.shown.take() else { return Ok(false) };
+        (self.plain, self.reach) = (0, 1);
+        self.inputs[shown].settle(true);
+        let mut shown_leapt = false;
+        for (index, input) in self.inputs.iter_mut().enumerate() {
+            if input.head.is_none() || !span.reaches(input.source.key(), self.forward) {
+                continue;
+            }
+            let leapt = match &mut input.source {
+                Source::Level(cursor) => cursor.leap(span, seq, self.forward)?,
+                _ if input.seq_end > seq => None,
+                Source::Memtable(cursor) => Some(seek_out_of(cursor, span, self.forward)?),
+                Source::Table(cursor) => Some(seek_out_of(cursor, span, self.forward)?),
+            };
+            if let Some(found) = leapt {
+                input.settle(found);
+                shown_leapt |= index == shown;
+            }
+        }
+        let found = self.choose();
+        if shown_leapt { Ok(found) } else { self.advance_and_compare() }
     }
 
     fn advance_and_compare(&mut self) -> Result<bool> {
@@ -222,7 +273,10 @@ impl MergeCursor {
     #[inline]
     fn look_ahead(&mut self, shown: usize) {
         if self.reach >= REACH_MIN {
-            let limit = self.rival.map(|rival| self.inputs[rival].source.key());
+            let rival = self.rival.map(|rival| self.inputs[rival].source.key());
+            let fence = self.fence.as_ref().map(Slice::as_bytes);
+            let limits = [rival, fence].into_iter().flatten();
+            let limit = if self.forward { limits.min() } else { limits.max() };
             let source = &self.inputs[shown].source;
             self.plain = source.plain_ahead(self.forward, limit, self.reach);
         }

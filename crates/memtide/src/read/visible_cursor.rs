@@ -3,20 +3,30 @@
 use memtide_base::sync::Arc;
 use memtide_base::{Kind, Result, SeqNo, Slice, Target};
 
+use super::tombstone_span::TombstoneSpans;
 use super::{LevelCursor, MergeCursor, Source};
 use crate::keyspace_state::SuperVersion;
 use crate::range::HalfOpen;
 use crate::table_store::TableStore;
-use crate::version::{Run, TableMeta};
+use crate::version::{Run, TableMeta, Version};
 
-/// Walks the live keys of a superversion below a bound, in the direction of its `seek`; pins the superversion.
+/// Dead keys in a row after which it is looked for a way past those that follow: a seek costs as much as some steps.
+const PATIENCE: usize = 8;
+
+/// Walks the live keys of a superversion below a bound, in the direction of its `seek`.
 #[derive(Debug)]
 pub(crate) struct VisibleCursor {
     merge: MergeCursor,
-    view: Arc<SuperVersion>,
+    /// `None` if there are no range tombstones.
+    tombstones: Option<TombstoneSpans>,
+    /// Whether no range tombstone lies over the present key, nor over those that plain steps of the merge lead to.
+    calm: bool,
+    /// What is walked: nobody asks for what lies behind its far end.
+    range: HalfOpen,
+    forward: bool,
+    /// Where separated values are found; pins them.
+    version: Arc<Version>,
     tables: Arc<TableStore>,
-    below: SeqNo,
-    has_range_tombstones: bool,
     /// Whether the value lies in a blob file.
     is_separated: bool,
     /// The value that was read from one last, for who borrows it.
@@ -26,8 +36,8 @@ pub(crate) struct VisibleCursor {
 impl VisibleCursor {
     /// A cursor that will walk `range` from one of its ends; no source without a key in it is opened.
     pub(crate) fn new(
-        view: Arc<SuperVersion>,
-        tables: Arc<TableStore>,
+        view: &SuperVersion,
+        tables: &Arc<TableStore>,
         below: SeqNo,
         range: &HalfOpen,
         forward: bool,
@@ -35,11 +45,7 @@ impl VisibleCursor {
         let version = &view.version;
         // What is visible below the bound was in its memtable before the bound was read.
         let memtables = || view.memtables().filter(|table| table.entry_count() > 0);
-        let is_asked = |meta: &TableMeta| {
-            meta.seq_min < below
-                && meta.largest.admits(&range.start)
-                && range.end.as_ref().is_none_or(|end| meta.smallest.as_slice() < end.as_bytes())
-        };
+        let is_asked = |meta: &TableMeta| meta.seq_min < below && meta.meets(range);
         let alone = |run: &&Run| run.tables().len() == 1;
         let single = || {
             let runs = version.runs().iter().filter(alone).flat_map(Run::tables);
@@ -48,24 +54,29 @@ impl VisibleCursor {
         let wide = || version.runs().iter().filter(|run| !alone(run));
         let count = memtables().count() + single().count() + wide().count();
         let mut merge = MergeCursor::with_capacity(count);
-        memtables().for_each(|table| merge.add(Source::Memtable(table.cursor(below))));
+        for table in memtables() {
+            merge.add(Source::Memtable(table.cursor(below)), table.seq_end());
+        }
         for meta in single() {
-            merge.add(Source::Table(tables.open(meta)?.cursor(below)));
+            let cursor = tables.open(meta)?.cursor(below);
+            merge.add(Source::Table(cursor), meta.seq_max.saturating_add(1));
         }
         for run in wide() {
-            let (metas, tables) = (run.shared_tables(), Arc::clone(&tables));
-            let mut cursor = LevelCursor::new(metas, tables, below);
+            let mut cursor = LevelCursor::new(run.shared_tables(), Arc::clone(tables), below);
             cursor.stop_behind(range, forward);
-            merge.add(Source::Level(cursor));
+            // Its tables say it, one by one.
+            merge.add(Source::Level(cursor), SeqNo::MAX);
         }
-        let in_memory = view.memtables().any(|table| table.range_tombstone_count() > 0);
-        let on_disk = view.version.has_range_tombstones();
+        let tombstones = TombstoneSpans::new(view, tables, below, range, forward);
+        let calm = tombstones.is_none();
         Ok(Self {
             merge,
-            view,
-            tables,
-            below,
-            has_range_tombstones: in_memory || on_disk,
+            tombstones,
+            calm,
+            range: range.clone(),
+            forward,
+            version: Arc::clone(version),
+            tables: Arc::clone(tables),
             is_separated: false,
             fetched: Slice::default(),
         })
@@ -73,6 +84,10 @@ impl VisibleCursor {
 
     /// Goes to the first live key at or behind `target` in the direction it implies.
     pub(crate) fn seek(&mut self, target: Target<'_>) -> Result<bool> {
+        if let Some(tombstones) = &mut self.tombstones {
+            tombstones.restart();
+            self.calm = false;
+        }
         let found = self.merge.seek(target)?;
         self.skip_deleted(found)
     }
@@ -80,6 +95,11 @@ impl VisibleCursor {
     /// Goes to the next live key in that direction.
     #[inline]
     pub(crate) fn advance(&mut self) -> Result<bool> {
+        if self.calm && self.merge.advance_plainly() {
+            // Plain steps lead to puts.
+            self.is_separated = false;
+            return Ok(true);
+        }
         let found = self.merge.advance()?;
         self.skip_deleted(found)
     }
@@ -114,28 +134,71 @@ impl VisibleCursor {
     }
 
     fn fetch(&self) -> Result<Slice> {
-        self.tables.blobs.value(&self.view.version, self.merge.key(), self.merge.value_bytes())
+        self.tables.blobs.value(&self.version, self.merge.key(), self.merge.value_bytes())
     }
 
     #[inline]
     fn skip_deleted(&mut self, found: bool) -> Result<bool> {
-        let mut found = found;
-        while found && !self.is_live()? {
-            found = self.merge.advance()?;
+        if !found || self.is_live()? { Ok(found) } else { self.pass_deleted() }
+    }
+
+    /// Goes on from a dead key to a live one.
+    fn pass_deleted(&mut self) -> Result<bool> {
+        for dead in 1_usize.. {
+            let tired = dead.is_multiple_of(PATIENCE);
+            if tired && !self.range.reaches(self.merge.key(), self.forward) {
+                return Ok(false);
+            }
+            let found = if tired { self.leap()? } else { self.merge.advance()? };
+            if !found || self.is_live()? {
+                return Ok(found);
+            }
         }
-        Ok(found)
+        unreachable!("no walk is that long")
+    }
+
+    /// Goes past what the range tombstone over the present key hides, as far as sources have nothing newer.
+    fn leap(&mut self) -> Result<bool> {
+        self.look_up_tombstones()?;
+        let Some((newest, span)) = self.tombstones.as_ref().and_then(TombstoneSpans::hiding) else {
+            return self.merge.advance();
+        };
+        // What is hidden up to the end of the walk is hidden for good: no key behind it is read.
+        let mut span = span.clone();
+        let range = &self.range;
+        if self.forward {
+            let last = |end: &Slice| range.end.as_ref().is_some_and(|range_end| range_end <= end);
+            span.end = span.end.filter(|end| !last(end));
+        } else if span.start <= range.start {
+            span.start = Slice::copy_of(b"");
+        }
+        self.merge.leap(&span, newest)
     }
 
     #[inline]
     fn is_live(&mut self) -> Result<bool> {
         let kind = self.merge.kind();
         self.is_separated = kind == Kind::BlobHandle;
-        let has_value = kind == Kind::Put || self.is_separated;
-        if !has_value || !self.has_range_tombstones {
-            return Ok(has_value);
+        if kind != Kind::Put && !self.is_separated {
+            return Ok(false);
         }
-        let key = self.merge.key();
-        let newest = super::covering_tombstone(&self.view, &self.tables, key, self.below)?;
+        self.look_up_tombstones()?;
+        let newest = self.tombstones.as_ref().and_then(TombstoneSpans::newest);
         Ok(newest.is_none_or(|seq| seq < self.merge.seq()))
+    }
+
+    /// Has `tombstones` stand over the present key.
+    #[inline]
+    fn look_up_tombstones(&mut self) -> Result<()> {
+        match &mut self.tombstones {
+            Some(tombstones) if !tombstones.hold(self.merge.key()) => {
+                let span = tombstones.look_up(self.merge.key())?;
+                let fence = if self.forward { &span.end } else { &Some(span.start.clone()) };
+                self.merge.fence(fence.clone());
+                self.calm = tombstones.newest().is_none();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }

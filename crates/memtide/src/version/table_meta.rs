@@ -7,6 +7,7 @@ use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::{Table, TableSummary};
 
 use crate::files::SharedFile;
+use crate::range::HalfOpen;
 
 /// Tables and blob files whose last user is gone and whose drop is durable: files to remove.
 #[derive(Debug, Default)]
@@ -92,6 +93,12 @@ impl TableMeta {
     /// Whether a key lies within its bounds.
     pub(crate) fn spans(&self, key: &[u8]) -> bool {
         self.smallest.as_slice() <= key && self.largest.admits(key)
+    }
+
+    /// Whether a key of `range` may lie within its bounds.
+    pub(crate) fn meets(&self, range: &HalfOpen) -> bool {
+        self.largest.admits(&range.start)
+            && range.end.as_ref().is_none_or(|end| self.smallest.as_slice() < end.as_bytes())
     }
 
     /// Bytes of its file and of what it refers to in blob files.

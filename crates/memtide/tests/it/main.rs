@@ -19,6 +19,7 @@ mod iterators;
 mod model;
 mod oracle;
 mod own_memtable;
+mod range_deletes;
 mod reopen;
 mod script;
 mod strategies;
