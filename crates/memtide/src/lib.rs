@@ -65,7 +65,7 @@ pub use builder::Builder;
 pub use commit::{Commit, WhenDurable, WriteOptions};
 pub use config::{
     Compaction, Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig,
-    Preset, TreeConfig, Violation,
+    Preset, TreeConfig, Violation, WalSink,
 };
 pub use db::{Batch, Db};
 pub use health::Health;

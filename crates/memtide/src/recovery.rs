@@ -485,8 +485,8 @@ fn start_log(
         _ => {}
     }
     let previous = last.map(|header| (header.salt, end));
-    let (env, layout) = (&engine.env, &engine.layout);
-    let writer = wal::create_segment(env, layout, engine.uuid, base, bytes, previous)?;
+    let (env, layout, settings) = (&engine.env, &engine.layout, &engine.settings);
+    let writer = wal::create_segment(env, layout, engine.uuid, settings, base, bytes, previous)?;
     let segments = older.iter().enumerate().map(|(at, segment)| Segment {
         base: segment.header.base,
         end: older.get(at + 1).map_or(end, |next| next.header.prev_end),

@@ -6,7 +6,7 @@ use memtide_base::sync::atomic::Ordering;
 use memtide_base::{SeqNo, sync::Arc};
 use memtide_memtable::{MemtableChoice, Usage};
 
-use crate::config::Compaction;
+use crate::config::{Compaction, WalSink};
 use crate::engine::{Engine, Stall};
 use crate::keyspace_state::KeyspaceState;
 use crate::version::LEVELS;
@@ -31,6 +31,9 @@ pub struct Stats {
     pub wal_bytes: u64,
     /// Files of the log.
     pub wal_segments: usize,
+    /// How records get into the newest of them; `None` if the database was opened read-only or is closed. It is `file`
+    /// where `mapped` was asked for and is not safe, or the segment is small.
+    pub wal_sink: Option<WalSink>,
     /// The current manifest.
     pub manifest_bytes: u64,
     /// Reads see every write below.
@@ -121,9 +124,9 @@ pub struct LevelStats {
 
 pub(crate) fn stats(engine: &Engine) -> Stats {
     let cache = engine.tables.cache();
-    let ((wal_bytes, wal_segments), (writes, write_groups)) =
+    let ((wal_bytes, wal_segments, wal_sink), (writes, write_groups)) =
         engine.commit.lock().as_ref().map_or_else(Default::default, |log: &Log| {
-            ((log.bytes(), log.segment_count()), (log.writes, log.groups))
+            ((log.bytes(), log.segment_count(), Some(log.sink())), (log.writes, log.groups))
         });
     let stalls = &engine.tally.stalls;
     Stats {
@@ -136,6 +139,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         cache_misses: cache.misses(),
         wal_bytes,
         wal_segments,
+        wal_sink,
         manifest_bytes: engine.manifest.lock().as_ref().map_or(0, |manifest| manifest.bytes()),
         visible: engine.snapshots.visible(),
         durable: engine.durable_seq(),

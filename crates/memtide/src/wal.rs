@@ -10,11 +10,14 @@ use memtide_storage::log::{
     HEADER_LEN, LogHeader, LogKind, LogWriter, RecordKind, SEGMENT_BYTES_MAX,
 };
 
+use crate::config::{Settings, WalSink};
 use crate::files::{self, Layout, WAL_DIR};
 
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 const SEGMENT_GROWTH: u64 = 4;
 const PAGE: u64 = 4096;
+/// What of the log is mapped is resident beside the memory budget: at most this part of it.
+const WINDOW_SHARE: u64 = 32;
 /// LSNs of an empty record.
 const RECORD_MIN: u64 = 24;
 
@@ -100,6 +103,11 @@ impl Log {
         self.older.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// How records get into the active segment.
+    pub(crate) fn sink(&self) -> WalSink {
+        if self.writer.file().is_mapped() { WalSink::Mapped } else { WalSink::File }
+    }
+
     pub(crate) fn segment_count(&self) -> usize {
         self.older.len() + 1
     }
@@ -127,6 +135,7 @@ pub(crate) fn create_segment(
     env: &Env,
     layout: &Layout,
     uuid: [u8; 16],
+    settings: &Settings,
     base: u64,
     bytes: u64,
     previous: Option<(u64, u64)>,
@@ -145,8 +154,12 @@ pub(crate) fn create_segment(
         minor: 0,
     };
     let name = files::wal_name(base);
-    let vfs = &*env.vfs;
-    let writer = LogWriter::create(vfs, &layout.at(&name), &name, header, bytes)?;
+    let (vfs, path) = (&*env.vfs, layout.at(&name));
+    let window = settings.memory_budget / WINDOW_SHARE;
+    let writer = match settings.wal_sink {
+        WalSink::File => LogWriter::create(vfs, &path, &name, header, bytes)?,
+        WalSink::Mapped => LogWriter::create_mapped(vfs, &path, &name, header, bytes, window)?,
+    };
     writer.sync()?;
     layout.sync_dir(vfs, WAL_DIR)?;
     Ok(writer)

@@ -15,6 +15,7 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "cache_misses": stats.cache_misses,
         "wal_bytes": stats.wal_bytes,
         "wal_segments": stats.wal_segments,
+        "wal_sink": stats.wal_sink.map(memtide::WalSink::name),
         "manifest_bytes": stats.manifest_bytes,
         "visible": stats.visible,
         "durable": stats.durable,

@@ -143,13 +143,17 @@ fn types_change_and_upkeep_runs_while_the_answers_stay_the_same() {
 
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
-    let program = Program::new();
-    let mut exec = program.exec(&["--durability", "buffered"]);
-    for n in 0..100 {
-        exec.acknowledge(&format!("put d {n:02x} {n:02x}"));
+    for sink in memtide::WalSink::ALL {
+        let program = Program::new();
+        let set = format!("tree.wal_sink={sink}");
+        let mut exec = program.exec(&["--durability", "buffered", "--set", &set]);
+        let value = "76".repeat(30_000);
+        for n in 0..100 {
+            exec.acknowledge(&format!("put d {n:02x} {value}"));
+        }
+        exec.kill();
+        assert_eq!(program.ok(&["scan", "--count"]), "100\n", "{sink}");
     }
-    exec.kill();
-    assert_eq!(program.ok(&["scan", "--count"]), "100\n");
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //! atomically. Nothing else may be relied upon.
 
 mod fuse;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod mapped;
 #[cfg(any(test, feature = "simulation"))]
 mod sim;
 mod std;
@@ -34,6 +36,23 @@ pub trait Vfs: Debug + Send + Sync + 'static {
     /// # Errors
     /// `AlreadyExists`, a full device, or whatever the operating system says.
     fn create(&self, path: &Path, prealloc: u64) -> io::Result<Box<dyn WriteFile>>;
+
+    /// As [`Vfs::create`], for a file that takes many small writes, each behind the one before, and keeps to the
+    /// `prealloc` bytes: they go through a map of the file where that is safe ([`WriteFile::is_mapped`]), the
+    /// ordinary way everywhere else. What readers, a crash and a power cut find is the same either way. At most
+    /// `window` bytes are mapped at once, which are resident in the process until it moves on.
+    ///
+    /// # Errors
+    /// As [`Vfs::create`].
+    fn create_mapped(
+        &self,
+        path: &Path,
+        prealloc: u64,
+        window: u64,
+    ) -> io::Result<Box<dyn WriteFile>> {
+        let _ = window;
+        self.create(path, prealloc)
+    }
 
     /// Opens an existing regular file for writing, contents and length unchanged.
     ///
@@ -111,7 +130,7 @@ pub trait WriteFile: Debug + Send + Sync {
     /// Writes all of `bytes` at `offset`, growing the file as needed.
     ///
     /// # Errors
-    /// Any prefix of the bytes may have been written; the file is dead.
+    /// Any prefix of the bytes may have been written, and of a mapped file all but any page; the file is dead.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Cuts the file to `len` bytes, or grows it with zeros.
@@ -125,6 +144,11 @@ pub trait WriteFile: Debug + Send + Sync {
     /// # Errors
     /// What was written since the last successful sync may be lost; the file is dead.
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether writes go through a map of the file, without a system call each.
+    fn is_mapped(&self) -> bool {
+        false
+    }
 }
 
 /// A file being read.
@@ -237,6 +261,27 @@ mod tests {
         assert!(bytes.starts_with(b"\0\0x") && bytes[3..].iter().all(|byte| *byte == 0));
     }
 
+    fn a_mapped_file_reads_like_any_other(vfs: &dyn Vfs, root: &Path) {
+        let path = root.join("mapped");
+        let file = vfs.create_mapped(&path, 4 << 20, 1 << 20).unwrap();
+        assert_eq!(kind(vfs.create_mapped(&path, 0, 1 << 20)), Some(ErrorKind::AlreadyExists));
+        let reader = vfs.open_read(&path).unwrap();
+        for (offset, bytes) in [(0, b"head"), (4, b"body"), (1 << 20, b"late")] {
+            file.write_at(bytes, offset).unwrap();
+            let mut buf = [0; 4];
+            reader.read_exact_at(&mut buf, offset).unwrap();
+            assert_eq!(&buf, bytes, "read beside the writer");
+            file.sync().unwrap();
+        }
+        file.set_len(8).unwrap();
+        file.write_at(b"tail", 8).unwrap();
+        assert_eq!(content(vfs, &path), b"headbodytail");
+        vfs.rename(&path, &root.join("elsewhere")).unwrap();
+        file.write_at(b"!", 12).unwrap();
+        vfs.remove(&root.join("elsewhere")).unwrap();
+        file.sync().unwrap();
+    }
+
     fn names_move_and_vanish_while_handles_stay(vfs: &dyn Vfs, root: &Path) {
         let [a, b, c] = ["a", "b", "c"].map(|name| root.join(name));
         for (path, text) in [(&a, b"one"), (&b, b"two")] {
@@ -316,6 +361,7 @@ mod tests {
     fn conforms(vfs: &dyn Vfs, root: &Path) {
         files_are_written_read_and_cut(vfs, root);
         preallocated_bytes_read_as_zeros(vfs, root);
+        a_mapped_file_reads_like_any_other(vfs, root);
         names_move_and_vanish_while_handles_stay(vfs, root);
         directories_list_their_entries_by_name(vfs, root);
         locks_exclude_until_dropped(vfs, root);

@@ -15,6 +15,8 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::fuse::Fuse;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+use super::mapped::{self, MappedFile};
 use super::{DirEntry, FileLock, LockMode, ReadFile, Space, Vfs, WriteFile};
 
 /// The machine's own file system.
@@ -23,14 +25,25 @@ pub struct StdVfs;
 
 impl Vfs for StdVfs {
     fn create(&self, path: &Path, prealloc: u64) -> io::Result<Box<dyn WriteFile>> {
-        let file = options().write(true).create_new(true).open(path)?;
-        if let Err(error) = allocate(&file, prealloc) {
-            // The caller was told that nothing was created; an empty file that cannot be removed
-            // either is an orphan like one after a crash.
-            let _orphan = fs::remove_file(path);
-            return Err(error);
-        }
+        let (file, _) = create(options().write(true), path, prealloc)?;
         Ok(Box::new(StdWriteFile { file, fuse: Fuse::default() }))
+    }
+
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    fn create_mapped(
+        &self,
+        path: &Path,
+        prealloc: u64,
+        window: u64,
+    ) -> io::Result<Box<dyn WriteFile>> {
+        let (file, is_allocated) = create(options().read(true).write(true), path, prealloc)?;
+        if !is_allocated || !mapped::pays(prealloc, window) || !mapped::keeps_blocks(&file) {
+            return Ok(Box::new(StdWriteFile { file, fuse: Fuse::default() }));
+        }
+        Ok(match MappedFile::new(file, prealloc, window) {
+            Ok(mapped) => Box::new(mapped),
+            Err(file) => Box::new(StdWriteFile { file, fuse: Fuse::default() }),
+        })
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -144,13 +157,28 @@ fn open_regular(options: &OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Allocates `len` bytes for an empty file, as far as its file system can do that at all.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
+/// Creates a file with `prealloc` bytes allocated ahead, and says whether they are.
+fn create(options: &mut OpenOptions, path: &Path, prealloc: u64) -> io::Result<(File, bool)> {
+    let file = options.create_new(true).open(path)?;
+    match allocate(&file, prealloc) {
+        Ok(is_allocated) => Ok((file, is_allocated)),
+        Err(error) => {
+            // The caller is told that nothing was created; an empty file that cannot be removed
+            // either is an orphan like one after a crash.
+            let _orphan = fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Allocates `len` bytes for an empty file; `false` if its file system cannot do that at all.
+fn allocate(file: &File, len: u64) -> io::Result<bool> {
     if len == 0 {
-        return Ok(());
+        return Ok(true);
     }
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

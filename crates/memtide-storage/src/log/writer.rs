@@ -11,6 +11,7 @@
 //! to the `write`, and syncs through [`LogWriter::file`] without that lock. Nothing is ever appended to a log that
 //! was opened for reading.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use memtide_base::sync::Arc;
@@ -55,10 +56,34 @@ impl LogWriter {
         header: LogHeader,
         prealloc: u64,
     ) -> Result<Self> {
+        Self::create_with(name, header, || vfs.create(path, prealloc))
+    }
+
+    /// As [`LogWriter::create`]; records go through a map of the file where that is safe, of which `window` bytes are
+    /// there at once, as [`Vfs::create_mapped`] says.
+    ///
+    /// # Errors
+    /// As [`LogWriter::create`].
+    pub fn create_mapped(
+        vfs: &dyn Vfs,
+        path: &Path,
+        name: &Path,
+        header: LogHeader,
+        prealloc: u64,
+        window: u64,
+    ) -> Result<Self> {
+        Self::create_with(name, header, || vfs.create_mapped(path, prealloc, window))
+    }
+
+    fn create_with(
+        name: &Path,
+        header: LogHeader,
+        create: impl FnOnce() -> io::Result<Box<dyn WriteFile>>,
+    ) -> Result<Self> {
         if let Some(what) = header.contradiction() {
             return Err(Error::internal(format!("log header: {what}")).with_file(name));
         }
-        let file = vfs.create(path, prealloc).map_err(|error| Error::io("create", name, error))?;
+        let file = create().map_err(|error| Error::io("create", name, error))?;
         file.write_at(&header.encode(), 0).map_err(|error| Error::io("write to", name, error))?;
         let position = header.base + HEADER_LEN;
         let (file, name) = (Arc::from(file), name.to_path_buf());

@@ -10,6 +10,7 @@ mod durability;
 mod preset;
 mod text;
 mod validate;
+mod wal_sink;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use durability::Durability;
 pub use preset::Preset;
 pub use validate::{ConfigError, Violation};
 pub(crate) use validate::{MEMTABLE_SIZES, check_keyspace_name};
+pub use wal_sink::WalSink;
 
 /// The name of the keyspace that every database has.
 pub const DEFAULT_KEYSPACE: &str = "default";
@@ -100,6 +102,10 @@ pub struct TreeConfig {
     pub wal_segment_size: Option<u64>,
     /// WAL bytes at which the oldest memtables are flushed. Default 4 segments.
     pub wal_size: Option<u64>,
+    /// How records get into the WAL: `file` or `mapped`. What is on disk and what it survives is the same. Choose
+    /// `file` where the signal SIGBUS is not the engine's to handle, or nearly every write asks to be synced. Default
+    /// `mapped`, and `file` with the durability `sync`.
+    pub wal_sink: Option<WalSink>,
 }
 
 /// Options of one keyspace.
@@ -138,6 +144,7 @@ pub(crate) struct Settings {
     pub(crate) fifo_age: Option<Duration>,
     pub(crate) wal_segment_size: u64,
     pub(crate) wal_size: u64,
+    pub(crate) wal_sink: WalSink,
 }
 
 /// What a keyspace keeps in the manifest.
@@ -164,6 +171,7 @@ impl Config {
         let preset = self.preset.unwrap_or_default();
         let memory_budget = self.memory_budget.unwrap_or(preset.memory_budget());
         let wal_segment_size = self.tree.wal_segment_size.unwrap_or(preset.wal_segment_size());
+        let durability = self.durability.unwrap_or_default();
         let flush_target =
             self.flush_target.unwrap_or(preset.flush_target().min(memory_budget / 4));
         Ok(Settings {
@@ -176,7 +184,7 @@ impl Config {
                 .unwrap_or(Duration::from_secs(1)),
             memory_budget,
             flush_target,
-            durability: self.durability.unwrap_or_default(),
+            durability,
             compression: self.compression.unwrap_or(Codec::fastest()),
             cache_size: self.cache_size.unwrap_or(memory_budget / 4),
             block_size: small(self.tree.block_size.unwrap_or(4 << 10)),
@@ -189,6 +197,7 @@ impl Config {
             fifo_age: self.tree.fifo_age,
             wal_segment_size,
             wal_size: self.tree.wal_size.unwrap_or(4 * wal_segment_size),
+            wal_sink: self.tree.wal_sink.unwrap_or(WalSink::best_for(durability)),
         })
     }
 

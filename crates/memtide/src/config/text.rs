@@ -14,7 +14,7 @@ use memtide_storage::compress::Codec;
 use super::{Config, ConfigError, KeyspaceConfig};
 
 /// Every key outside `[keyspace.NAME]`.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "data_dir",
     "preset",
     "memtable_type",
@@ -37,6 +37,7 @@ const KEYS: [&str; 22] = [
     "tree.fifo_age",
     "tree.wal_segment_size",
     "tree.wal_size",
+    "tree.wal_sink",
 ];
 const KEYSPACE_KEYS: [&str; 4] = ["memtable_type", "max_memtable_size", "compaction", "durability"];
 
@@ -79,6 +80,7 @@ impl Config {
             "tree.fifo_age" => self.tree.fifo_age = Some(duration(key, value)?),
             "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
             "tree.wal_size" => self.tree.wal_size = Some(bytes(key, value)?),
+            "tree.wal_sink" => self.tree.wal_sink = Some(parse(key, value)?),
             _ => return Err(unknown(key, key, &KEYS)),
         }
         Ok(())
@@ -114,6 +116,7 @@ impl Config {
             text(&age),
             text(&tree.wal_segment_size),
             text(&tree.wal_size),
+            text(&tree.wal_sink),
         ];
         let own = KEYS.into_iter().zip(values);
         let mut named: Vec<_> =
@@ -154,6 +157,7 @@ impl Config {
                 fifo_age: settings.fifo_age,
                 wal_segment_size: Some(settings.wal_segment_size),
                 wal_size: Some(settings.wal_size),
+                wal_sink: Some(settings.wal_sink),
             },
             keyspaces: self.keyspaces.clone(),
         };
@@ -251,6 +255,7 @@ mod tests {
             ("compaction_check_interval", "2s"),
             ("tree.block_size", "4_096"),
             ("tree.fifo_age", "7d"),
+            ("tree.wal_sink", "mapped"),
             ("compaction", "lazy_leveled"),
             ("keyspace.eu.users.compaction", "fifo"),
             ("keyspace.eu.users.memtable_type", "vector"),

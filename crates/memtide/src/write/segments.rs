@@ -27,7 +27,8 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     let base = header.base + header.segment_bytes;
     let bytes = segment_bytes(engine.settings.wal_segment_size, Some(header.segment_bytes), wanted);
     let previous = Some((header.salt, position));
-    let writer = create_segment(&engine.env, &engine.layout, engine.uuid, base, bytes, previous)
+    let (env, layout, settings) = (&engine.env, &engine.layout, &engine.settings);
+    let writer = create_segment(env, layout, engine.uuid, settings, base, bytes, previous)
         .inspect_err(|error| engine.fail(error))?;
     let mut commit = engine.commit.lock();
     let Some(log) = commit.as_mut() else { return Err(read_only()) };

@@ -16,6 +16,7 @@ mod crash;
 mod faults;
 mod golden;
 mod iterators;
+mod kill;
 mod model;
 mod oracle;
 mod own_memtable;

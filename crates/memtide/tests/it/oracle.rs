@@ -8,7 +8,7 @@ use std::ops::Bound;
 use memtide::{
     Codec, Compaction, Config, Db, Durability, KeyspaceConfig, MemtableChoice, MemtableType,
 };
-use memtide::{Result, SeqNo};
+use memtide::{Result, SeqNo, WalSink};
 use memtide_env::Random;
 use memtide_env::random::SplitMix64;
 
@@ -265,6 +265,7 @@ impl Draw {
         config.tree.min_blob_size = Some(self.pick(&[64, 256, 4 << 10]));
         config.tree.wal_segment_size = Some(16 << 10);
         config.tree.wal_size = Some(32 << 10);
+        config.tree.wal_sink = Some(self.pick(&WalSink::ALL));
         for name in &NAMES[1..] {
             let own = KeyspaceConfig {
                 memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),

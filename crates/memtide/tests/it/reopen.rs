@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use memtide::{Config, Db, Durability, ErrorKind, MemtableType};
+use memtide::{Config, Db, Durability, ErrorKind, MemtableType, WalSink};
 use memtide_env::vfs::{CrashMode, Disk};
 use memtide_env::{Simulation, Vfs};
 
@@ -34,6 +34,29 @@ fn content(sim: &Simulation, path: &Path) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
     file.read_exact_at(&mut bytes, 0).unwrap();
     bytes
+}
+
+#[test]
+fn the_log_has_the_sink_that_was_named_or_the_one_for_its_durability() {
+    let sim = Simulation::new(3);
+    let interval = Durability::default();
+    for (durability, named, used) in [
+        (Durability::Sync, None, WalSink::File),
+        (interval, None, WalSink::Mapped),
+        (Durability::Buffered, None, WalSink::Mapped),
+        (interval, Some(WalSink::File), WalSink::File),
+        (Durability::Sync, Some(WalSink::Mapped), WalSink::Mapped),
+    ] {
+        let mut own = Config { durability: Some(durability), ..config() };
+        own.tree.wal_sink = named;
+        let db = open(&sim, own);
+        db.put("sink", used.name()).unwrap();
+        assert_eq!(db.stats().wal_sink, Some(used), "{durability} {named:?}");
+        db.close().unwrap();
+        let reader = Db::builder(ROOT).env(sim.env.clone()).read_only(true).open().unwrap();
+        assert_eq!(reader.get("sink").unwrap().as_deref(), Some(used.name().as_bytes()));
+        assert_eq!(reader.stats().wal_sink, None, "it writes no log");
+    }
 }
 
 #[test]

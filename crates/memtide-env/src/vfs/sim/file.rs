@@ -172,6 +172,11 @@ pub(super) fn start_of(number: u64) -> u64 {
     number * PAGE_U64
 }
 
+/// Bytes from `offset` to the end of its page.
+pub(super) fn left_of_page(offset: u64) -> usize {
+    PAGE - locate(offset).1
+}
+
 /// The page of `offset`, and the place inside it.
 fn locate(offset: u64) -> (u64, usize) {
     let at = usize::try_from(offset % PAGE_U64).expect("a remainder of the page size fits");

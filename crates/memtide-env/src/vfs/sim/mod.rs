@@ -129,7 +129,8 @@ impl SimVfs {
         self.fail_write_at(op_index, kind, 0);
     }
 
-    /// As [`SimVfs::fail_at`]; if the operation is a write, its first `prefix` bytes are written.
+    /// As [`SimVfs::fail_at`]; if the operation is a write, its first `prefix` bytes are written, and of a mapped file
+    /// also what lies behind the page of the next one.
     pub fn fail_write_at(&self, op_index: u64, kind: io::ErrorKind, prefix: usize) {
         self.state.lock().faults.insert(op_index, Fault { kind, prefix });
     }
@@ -178,7 +179,7 @@ impl SimVfs {
 
     fn write_handle(&self, state: &mut State, file: u64, path: &Path) -> Box<dyn WriteFile> {
         let handle = self.handle(state, file, path);
-        Box::new(SimWriteFile { handle, fuse: Fuse::default() })
+        Box::new(SimWriteFile { handle, fuse: Fuse::default(), is_mapped: false })
     }
 
     /// Moves a name; with `vacant` nothing may have the new one.
@@ -227,14 +228,26 @@ impl State {
         Ok(self.disk.create(place, prealloc))
     }
 
-    fn write(&mut self, file: u64, path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(
+        &mut self,
+        file: u64,
+        path: &Path,
+        bytes: &[u8],
+        offset: u64,
+        is_mapped: bool,
+    ) -> io::Result<()> {
         if offset.checked_add(bytes.len() as u64).is_none() {
             return Err(fail(io::ErrorKind::FileTooLarge, path, "would end beyond 2^64 bytes"));
         }
         let op = IoOp::Write { path: path.to_path_buf(), offset, len: bytes.len() };
         if let Err(fault) = self.begin_or_fault(&op) {
-            let prefix = &bytes[..fault.prefix.min(bytes.len())];
-            self.disk.file_mut(file).write(offset, prefix);
+            let prefix = fault.prefix.min(bytes.len());
+            self.disk.file_mut(file).write(offset, &bytes[..prefix]);
+            if is_mapped {
+                // The stores go on behind the page that faulted.
+                let behind = bytes.len().min(prefix + file::left_of_page(offset + prefix as u64));
+                self.disk.file_mut(file).write(offset + behind as u64, &bytes[behind..]);
+            }
             return Err(fault.error(&op));
         }
         let limit = self.disk.file(file).live_len.saturating_add(self.free());
@@ -279,6 +292,19 @@ impl Vfs for SimVfs {
         let mut state = self.state.lock();
         let file = state.create(path, prealloc)?;
         Ok(self.write_handle(&mut state, file, path))
+    }
+
+    /// A store into memory has no page of its own here: what a power cut leaves of it is what it leaves of a write.
+    fn create_mapped(
+        &self,
+        path: &Path,
+        prealloc: u64,
+        _window: u64,
+    ) -> io::Result<Box<dyn WriteFile>> {
+        let mut state = self.state.lock();
+        let file = state.create(path, prealloc)?;
+        let handle = self.handle(&mut state, file, path);
+        Ok(Box::new(SimWriteFile { handle, fuse: Fuse::default(), is_mapped: true }))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
@@ -426,12 +452,13 @@ impl fmt::Debug for Handle {
 struct SimWriteFile {
     handle: Handle,
     fuse: Fuse,
+    is_mapped: bool,
 }
 
 impl WriteFile for SimWriteFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let Handle { state, file, path } = &self.handle;
-        self.fuse.run(|| state.lock().write(*file, path, bytes, offset))
+        self.fuse.run(|| state.lock().write(*file, path, bytes, offset, self.is_mapped))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -442,6 +469,10 @@ impl WriteFile for SimWriteFile {
     fn sync(&self) -> io::Result<()> {
         let Handle { state, file, path } = &self.handle;
         self.fuse.run(|| state.lock().sync(*file, path))
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.is_mapped
     }
 }
 
@@ -476,7 +507,7 @@ impl FileLock for SimLock {
         let Handle { state, file, path } = &self.handle;
         let mut state = state.lock();
         state.set_len(*file, path, 0)?;
-        state.write(*file, path, holder.as_bytes(), 0)
+        state.write(*file, path, holder.as_bytes(), 0, false)
     }
 }
 

@@ -297,6 +297,23 @@ fn a_failed_operation_has_no_effect_and_kills_its_handle() {
 }
 
 #[test]
+fn a_mapped_file_that_faults_lacks_a_page_and_has_what_lies_behind() {
+    let vfs = SimVfs::new();
+    let file = vfs.create_mapped(&path("f"), 4 * PAGE as u64, 0).unwrap();
+    assert!(file.is_mapped());
+    vfs.fail_write_at(vfs.op_count(), ErrorKind::Other, PAGE);
+    assert_eq!(kind(file.write_at(&[1; 2 * PAGE + 10], 20)), Some(ErrorKind::Other));
+    let bytes = content(&vfs, "f").unwrap();
+    let (stored, rest) = bytes[20..].split_at(PAGE);
+    let (lost, behind) = rest.split_at(PAGE - 20);
+    assert!(stored.iter().all(|byte| *byte == 1));
+    assert!(lost.iter().all(|byte| *byte == 0));
+    assert_eq!(behind[..30], [1; 30]);
+    assert!(behind[30..].iter().all(|byte| *byte == 0));
+    assert!(file.sync().is_err());
+}
+
+#[test]
 fn after_a_failed_sync_a_successful_one_proves_nothing() {
     let vfs = SimVfs::new();
     let file = durable(&vfs, "f", b"old");
