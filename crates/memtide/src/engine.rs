@@ -109,6 +109,8 @@ pub(crate) struct Engine {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tables: Arc<TableStore>,
     pub(crate) graveyard: Arc<Graveyard>,
+    /// Whether the name of the directory of blob files is known to be durable.
+    pub(crate) has_blob_dir: AtomicBool,
     pub(crate) keyspaces: RwLock<Keyspaces>,
     /// `None` when opened read-only.
     pub(crate) manifest: Mutex<Option<Manifest>>,

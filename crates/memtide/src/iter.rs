@@ -17,7 +17,7 @@ use crate::read::VisibleCursor;
 ///
 /// Double-ended: `rev()` walks backwards at the same cost, and both ends may be used in turn. Owns what it
 /// needs, the open database included, so it may outlive the handles it came from. Ends after its first
-/// error. While it lives it keeps the memtables and tables it reads.
+/// error. While it lives it keeps the memtables, tables and blob files it reads.
 pub struct Iter {
     state: State,
 }

@@ -74,7 +74,8 @@ impl Keyspace {
     /// Sets the value of a key.
     ///
     /// # Errors
-    /// `InvalidArgument` for a key above 65,535 B or a value above 1 GiB; `Busy` if memory cannot be freed; `ReadOnly`
+    /// `InvalidArgument` for a key above 65,535 B or a value above 1 GiB, or for both together if the share of
+    /// memtables, half of the memory budget, has no room for them; `Busy` if memory cannot be freed; `ReadOnly`
     /// after a device failure; `Closed`. Nothing is visible then. `Indeterminate` if the sync failed: the write is
     /// visible, and may be lost in a power cut.
     #[doc(alias = "insert")]

@@ -318,6 +318,7 @@ impl Parts<'_> {
             ledger,
             tables: Arc::new(tables),
             graveyard: self.graveyard,
+            has_blob_dir: AtomicBool::new(false),
             keyspaces: RwLock::new(keyspaces),
             manifest: Mutex::new(manifest),
             commit: Mutex::new(None),

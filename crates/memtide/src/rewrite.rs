@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Entry, Error, Kind, RangeTombstone, Result};
 use memtide_memtable::Anchor;
 use memtide_storage::FileIdentity;
-use memtide_storage::blob::BlobHandle;
 use memtide_storage::compress::Codec;
 use memtide_storage::table::{TableBuilder, TableOptions};
 
@@ -101,12 +101,6 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
         0 => 0,
         bits => (bits + more).min(FILTER_BITS_ABOVE.max(bits)),
     }
-}
-
-/// Whether a handle leads into one of these files. One that leads nowhere is kept: whoever reads it is told.
-fn lies_in(files: &[u64], handle: &[u8]) -> bool {
-    let number = || BlobHandle::decode(handle).map(|handle| handle.number);
-    !files.is_empty() && number().is_some_and(|number| files.binary_search(&number).is_ok())
 }
 
 /// Runs the merge and returns the new tables and blob files, as an edit names them.
@@ -205,12 +199,25 @@ impl Outputs<'_> {
                 self.handle = bytes;
                 Ok(())
             }
-            Kind::BlobHandle if lies_in(given_up, entry.value) => {
-                let blobs = &self.engine.tables.blobs;
-                let value = blobs.value(self.version, entry.key, entry.value)?;
-                self.add(Entry { kind: Kind::Put, value: &value, ..entry }, given_up)
-            }
+            Kind::BlobHandle => self.add_handle(entry, given_up),
             _ => self.builder()?.add(entry),
+        }
+    }
+
+    /// Adds an entry whose value lies in a blob file, moving the value if the file is given up. A value that is damaged
+    /// stays where it is: whoever reads it is told, and nobody else has to wait for it.
+    fn add_handle(&mut self, entry: Entry<'_>, given_up: &[u64]) -> Result<()> {
+        let (meta, handle) = self.version.blob_of(entry.key, entry.value)?;
+        if given_up.binary_search(&meta.number).is_err() {
+            return self.builder()?.add(entry);
+        }
+        self.engine.check_open()?;
+        match self.engine.tables.blobs.get(meta, entry.key, handle) {
+            Err(error) if error.is_corruption() => {
+                meta.is_damaged.store(true, Ordering::Relaxed);
+                self.builder()?.add(entry)
+            }
+            value => self.add(Entry { kind: Kind::Put, value: &value?, ..entry }, given_up),
         }
     }
 

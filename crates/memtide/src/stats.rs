@@ -179,6 +179,6 @@ fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
         table_bytes: current.version.tables().map(|table| table.size).sum(),
         blobs: blobs.len(),
         blob_bytes: blobs.iter().map(|blob| blob.summary.size).sum(),
-        blob_garbage_bytes: held - current.version.blob_bytes_used().iter().sum::<u64>(),
+        blob_garbage_bytes: held.saturating_sub(current.version.blob_bytes_used().iter().sum()),
     }
 }

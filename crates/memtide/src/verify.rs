@@ -1,10 +1,12 @@
 //! Reads every byte of a closed database and reports all damage, not only the first.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memtide_base::ledger::Ledger;
+use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
-use memtide_base::{Error, Result};
+use memtide_base::{Cursor, Error, Kind, Result, Target};
 use memtide_env::{Env, ReadFile, Vfs};
 use memtide_memtable::{MemtableType, Registry};
 use memtide_storage::blob::BlobFile;
@@ -17,6 +19,9 @@ use crate::config::{Config, KeyspaceConfig};
 use crate::files::{self, Layout, WAL_DIR};
 use crate::recovery::{self, OpenMode};
 use crate::version::{self, BlobMeta, Graveyard, TableMeta, Version};
+
+/// What errors call one.
+const BLOB_FILE: &str = "blob file";
 
 /// What a verification read and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,16 +100,24 @@ fn verify_keyspace(
 ) {
     let mut take = |bytes: u64, checked: Result<()>| {
         report.files += 1;
-        report.bytes += bytes;
+        report.bytes = report.bytes.saturating_add(bytes);
         if let Err(error) = checked {
             report.note(&error);
         }
     };
-    for table in version.tables() {
-        take(table.size, verify_table(vfs, layout, db_uuid, table));
+    // What cannot be opened is reported once, here.
+    let mut blobs = BTreeMap::new();
+    for meta in version.blobs() {
+        let opened = open_blob(vfs, layout, db_uuid, meta);
+        take(
+            meta.summary.size,
+            opened.as_ref().map_or_else(|e| Err(e.again()), |file| verify_blob(meta, file)),
+        );
+        blobs.extend(opened.ok().map(|file| (meta.number, file)));
     }
-    for blob in version.blobs() {
-        take(blob.summary.size, verify_blob(vfs, layout, db_uuid, blob));
+    for table in version.tables() {
+        let checked = verify_table(vfs, layout, db_uuid, table);
+        take(table.size, checked.and_then(|table| verify_handles(version, &blobs, &table)));
     }
 }
 
@@ -146,7 +159,12 @@ fn read_segment(vfs: &dyn Vfs, layout: &Layout, name: &Path) -> Result<()> {
     Ok(())
 }
 
-fn verify_table(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &TableMeta) -> Result<()> {
+fn verify_table(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    db_uuid: [u8; 16],
+    meta: &TableMeta,
+) -> Result<Arc<Table>> {
     let (what, name) = ("table", files::table_name(meta.number));
     let file = open(vfs, layout, what, &name)?;
     verify_file(what, Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
@@ -158,19 +176,53 @@ fn verify_table(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &TableM
         let detail = "it refers to other blobs than the manifest says";
         return Err(Error::corruption(what, name, 0, detail));
     }
+    Ok(table)
+}
+
+/// Every value of a table that lies in a blob file begins where the table says.
+fn verify_handles(
+    version: &Version,
+    blobs: &BTreeMap<u64, BlobFile>,
+    table: &Arc<Table>,
+) -> Result<()> {
+    if table.properties().blobs.is_empty() {
+        return Ok(());
+    }
+    let mut rows = table.cursor(SEE_ALL);
+    let mut found = rows.seek(Target::First)?;
+    while found {
+        let row = rows.entry();
+        if row.kind == Kind::BlobHandle {
+            let (meta, handle) = version.blob_of(row.key, row.value)?;
+            if let Some(file) = blobs.get(&meta.number) {
+                file.check(row.key, handle)?;
+            }
+        }
+        found = rows.next()?;
+    }
     Ok(())
 }
 
-fn verify_blob(vfs: &dyn Vfs, layout: &Layout, db_uuid: [u8; 16], meta: &BlobMeta) -> Result<()> {
-    let (what, name) = ("blob file", files::blob_name(meta.number));
+/// Opens a blob file whose bytes as a whole are what was written.
+fn open_blob(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    db_uuid: [u8; 16],
+    meta: &BlobMeta,
+) -> Result<BlobFile> {
+    let (what, name) = (BLOB_FILE, files::blob_name(meta.number));
     let file = open(vfs, layout, what, &name)?;
     let summary = &meta.summary;
     verify_file(what, Arc::clone(&file), name.clone(), summary.size, summary.checksum)?;
     let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
-    let values = BlobFile::open(file, name.clone(), identity, summary.size)?.verify()?;
-    if values != summary.values {
-        let detail = format!("it has {values} values, the manifest says {}", summary.values);
-        return Err(Error::corruption(what, name, 0, detail));
+    BlobFile::open(file, name, identity, summary.size)
+}
+
+fn verify_blob(meta: &BlobMeta, file: &BlobFile) -> Result<()> {
+    let (values, says) = (file.verify()?, meta.summary.values);
+    if values != says {
+        let detail = format!("it has {values} values, the manifest says {says}");
+        return Err(Error::corruption(BLOB_FILE, file.name(), 0, detail));
     }
     Ok(())
 }

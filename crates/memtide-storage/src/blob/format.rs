@@ -38,6 +38,8 @@ use memtide_base::{Error, ErrorKind, Result, varint};
 use crate::compress::Codec;
 use crate::identity::FileIdentity;
 
+/// Bytes of a file that are no records.
+pub const BLOB_HEADER_LEN: u64 = HEADER_LEN as u64;
 /// Bytes of a file's header.
 pub(super) const HEADER_LEN: usize = 64;
 /// Bytes in front of a record's key.
@@ -252,14 +254,16 @@ impl BlobRefs {
         }
     }
 
-    /// Reads them and moves `input` behind them; `None` for bytes that are none, numbers that do not rise among them.
+    /// Reads them and moves `input` behind them; `None` for bytes that are none, numbers that do not
+    /// rise and parts that no record has among them.
     pub fn decode(input: &mut &[u8]) -> Option<Self> {
         let count = varint::read_u64(input)?;
         let mut refs: Vec<BlobRef> = Vec::new();
         for _ in 0..count {
             let found =
                 BlobRef { number: varint::read_u64(input)?, bytes: varint::read_u64(input)? };
-            if refs.last().is_some_and(|last| last.number >= found.number) {
+            let is_behind = refs.last().is_none_or(|last| last.number < found.number);
+            if !is_behind || found.bytes < RECORD_HEADER_LEN as u64 {
                 return None;
             }
             refs.push(found);

@@ -16,6 +16,6 @@ mod reader;
 mod tests;
 mod writer;
 
-pub use format::{BlobHandle, BlobRef, BlobRefs};
+pub use format::{BLOB_HEADER_LEN, BlobHandle, BlobRef, BlobRefs};
 pub use reader::BlobFile;
 pub use writer::{BlobOptions, BlobSummary, BlobWriter};

@@ -17,6 +17,7 @@ use crate::source::{Source, unshared, zeroed};
 
 /// What errors call the piece that is damaged.
 const RECORD: &str = "blob record";
+const NOT_ITS_OWN: &str = "it is not the value that its table refers to";
 
 /// A blob file, open for reading.
 #[derive(Debug)]
@@ -71,8 +72,7 @@ impl BlobFile {
         let header = self.open_record(&record, at)?;
         let value = RECORD_HEADER_LEN + usize::from(header.key_len);
         if &record[RECORD_HEADER_LEN..value] != key || header.raw_len != handle.raw_len {
-            let detail = "it is not the value that its table refers to";
-            return Err(self.source.damaged(RECORD, at, detail));
+            return Err(self.source.damaged(RECORD, at, NOT_ITS_OWN));
         }
         let end = value + header.stored_len as usize;
         match header.codec {
@@ -89,6 +89,25 @@ impl BlobFile {
         compress::decompress(codec, stored, unshared(&mut raw))
             .map_err(|detail| self.source.damaged(RECORD, at, detail))?;
         Ok(Slice::part_of(&raw, 0, raw_len))
+    }
+
+    /// Whether `key`'s value begins at `handle` and is as long as it says; its bytes are not looked at.
+    ///
+    /// # Errors
+    /// Corruption if not; whatever reading fails with.
+    pub fn check(&self, key: &[u8], handle: BlobHandle) -> Result<()> {
+        let at = handle.offset;
+        self.check_place(at, handle.len.into())?;
+        let mut front = vec![0; (RECORD_HEADER_LEN + key.len()).min(handle.len as usize)];
+        self.source.read(&mut front, at)?;
+        let header = front.first_chunk().map(|front| self.decode(front, at)).transpose()?;
+        let is_it = header.is_some_and(|header| {
+            header.record_len() == u64::from(handle.len)
+                && header.raw_len == handle.raw_len
+                && usize::from(header.key_len) == key.len()
+                && front.get(RECORD_HEADER_LEN..) == Some(key)
+        });
+        if is_it { Ok(()) } else { Err(self.source.damaged(RECORD, at, NOT_ITS_OWN)) }
     }
 
     /// Reads every record, checks that they follow each other without gaps up to the end of the file, and that each

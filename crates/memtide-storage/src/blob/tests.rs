@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use memtide_base::checksum::xxh3_64_of_two;
 use memtide_base::sync::Arc;
 use proptest::prelude::*;
 
@@ -106,7 +107,10 @@ fn a_handle_to_another_place_key_or_length_is_refused() {
         handles[3],
     ] {
         assert!(opened.get(b"a", wrong).expect_err("wrong").is_corruption(), "{wrong:?}");
+        assert!(opened.check(b"a", wrong).expect_err("wrong").is_corruption(), "{wrong:?}");
     }
+    assert!(opened.check(b"", first).is_err() && opened.check(b"a longer key", first).is_err());
+    opened.check(b"a", first).expect("its value");
     assert!(opened.get(b"b", first).expect_err("another's value").is_corruption());
     assert_eq!(opened.get(b"a", first).expect("its value"), [7; 300]);
 }
@@ -150,12 +154,31 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bytes_are_refused(noise in prop::collection::vec(any::<u8>(), 0..300), at in 0..64_usize) {
-        let (file, ..) = build(&some(), Codec::None);
-        let whole = [&file.bytes()[..64.max(at)], &noise].concat();
+    fn records_that_claim_anything_are_refused_or_lie_in_the_file(
+        lens: (u32, u32, u16),
+        are_small: bool,
+        codec in 0..3_u8,
+        body in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let (mut lens, body_len) = (lens, u32::try_from(body.len()).expect("short"));
+        if are_small {
+            lens = (lens.0 % (body_len + 9), lens.1 % (body_len + 9), lens.2 % 9);
+        }
+        let (file, ..) = build(&Vec::new(), Codec::None);
+        let mut record = [0; 16];
+        record[..4].copy_from_slice(&lens.0.to_le_bytes());
+        record[4..8].copy_from_slice(&lens.1.to_le_bytes());
+        record[8..10].copy_from_slice(&lens.2.to_le_bytes());
+        record[10] = codec;
+        let used = body.len().min(lens.0 as usize + usize::from(lens.2));
+        let checksum = xxh3_64_of_two(0x5A17 ^ 64, &record, &body[..used]);
+        let whole = [&file.bytes()[..], &record, &checksum.to_le_bytes(), &body].concat();
         let file = MemoryFile::of(&whole);
-        if let Ok(opened) = open(&file, whole.len() as u64) {
-            let _ = opened.verify();
+        let opened = open(&file, whole.len() as u64).expect("its header is sound");
+        // One that passes fills the file exactly.
+        if opened.verify().is_ok() {
+            let len = 24 + u64::from(lens.0) + u64::from(lens.2);
+            prop_assert_eq!(64 + len.next_multiple_of(8), whole.len() as u64);
         }
     }
 }

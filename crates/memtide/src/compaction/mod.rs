@@ -38,9 +38,9 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
             Compaction::Leveled => leveled::plan(version, &limits),
             Compaction::LazyLeveled => lazy_leveled::plan(version, &limits),
             Compaction::Tiered => tiered::plan(version, &limits),
-            Compaction::Fifo => return drop_oldest(engine, version, &limits),
+            Compaction::Fifo => drop_oldest(engine, version, &limits)?,
         };
-        Ok(plan.or_else(|| garbage::plan(version)))
+        Ok(plan.or_else(|| garbage::plan(version, &limits)))
     })
 }
 
@@ -65,8 +65,9 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
         Ok(Plan::everything(version, |weight| level_for(weight, &limits)))
     };
     run::run(engine, keyspace, &merge)?;
-    let is_due = || !garbage::due(&keyspace.current().version).is_empty();
-    while is_due() && run::run(engine, keyspace, &|version| Ok(garbage::plan(version)))? {}
+    let empty = |version: &Version| Ok(garbage::plan(version, &Limits::of(engine)));
+    let is_due = || !garbage::due(&keyspace.current().version, &Limits::of(engine)).is_empty();
+    while is_due() && run::run(engine, keyspace, &empty)? {}
     Ok(())
 }
 

@@ -60,7 +60,8 @@ fn merge(
     let numbers = plan.tables().map(|table| table.number).collect();
     let older = OutsideTables::around(version, numbers);
     let last = version.deepest().max(output.level);
-    let kept = plan.kept(&Limits::of(engine), last);
+    let limits = Limits::of(engine);
+    let kept = plan.kept(&limits, last);
     let (sources, tombstones) = open_inputs(engine, plan, &kept)?;
     // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
     let anchor = keyspace.current().active.learned_anchor();
@@ -79,7 +80,7 @@ fn merge(
             under: under(version, output.level),
             table_size: engine.settings.table_size,
             version,
-            given_up: garbage::due(version),
+            given_up: garbage::due(version, &limits),
         },
     )?;
     changes.extend(kept.iter().map(|table| Change::TableAdd(table.stored(output))));

@@ -94,7 +94,8 @@ pub struct TreeConfig {
     /// there, whatever is merged, and read with one read more. Values above 8 MiB always are; with the strategy
     /// `fifo`, which merges nothing, only they. Default 4 KiB.
     pub min_blob_size: Option<u64>,
-    /// Bytes of tables that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default 1 GiB.
+    /// Bytes of tables, with their blobs, that a keyspace with the strategy `fifo` keeps, 4 KiB to 1 PiB. Default
+    /// 1 GiB.
     pub fifo_size: Option<u64>,
     /// Age at which a keyspace with the strategy `fifo` drops a table, 1 s to 10 years. Default never.
     pub fifo_age: Option<Duration>,

@@ -120,6 +120,8 @@ impl VisibleCursor {
     #[inline]
     pub(crate) fn prepare(&mut self) -> Result<()> {
         if self.is_separated {
+            // Two large values at a time would be one too many.
+            self.fetched = Slice::default();
             self.fetched = self.fetch()?;
         }
         Ok(())

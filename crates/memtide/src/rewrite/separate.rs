@@ -1,6 +1,7 @@
 //! Which values a merge puts into blob files, and those files.
 
 use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Error, Result};
 use memtide_storage::FileIdentity;
 use memtide_storage::blob::{BlobHandle, BlobOptions, BlobWriter};
@@ -74,12 +75,11 @@ impl<'e> BlobOutputs<'e> {
         Ok((number, BlobWriter::new(file, name, identity, options)?))
     }
 
-    /// Makes the directory, durable with its name: most databases have none.
+    /// Makes the directory: most databases have none.
     fn create_dir(&self) -> Result<()> {
-        let (vfs, layout) = (&*self.engine.env.vfs, &self.engine.layout);
-        vfs.create_dir(&layout.at(BLOB_DIR))
-            .map_err(|error| Error::io("create the directory", BLOB_DIR, error))?;
-        layout.sync_dir(vfs, "")
+        let path = self.engine.layout.at(BLOB_DIR);
+        let made = self.engine.env.vfs.create_dir(&path);
+        made.map_err(|error| Error::io("create the directory", BLOB_DIR, error))
     }
 
     fn finish_file(&mut self) -> Result<()> {
@@ -98,7 +98,14 @@ impl<'e> BlobOutputs<'e> {
         if self.done.is_empty() {
             return Ok(());
         }
-        self.engine.layout.sync_dir(&*self.engine.env.vfs, BLOB_DIR)
+        let engine = self.engine;
+        engine.layout.sync_dir(&*engine.env.vfs, BLOB_DIR)?;
+        // Whoever made the directory may have failed to make its name durable, or be about to.
+        if !engine.has_blob_dir.load(Ordering::Acquire) {
+            engine.layout.sync_dir(&*engine.env.vfs, "")?;
+            engine.has_blob_dir.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     pub(super) fn remove_all(&mut self) {

@@ -18,6 +18,10 @@ pub(crate) struct BlobMeta {
     pub(crate) open: SwapOption<BlobFile>,
     /// Held while it is opened, so that readers who need it at the same time open it once.
     pub(crate) opening: Mutex<()>,
+    /// Whether it was asked for since it was opened, or since it was last spared when one had to be closed.
+    pub(crate) used: AtomicBool,
+    /// Whether a value in it was found damaged: it is given up no more, as long as the database is open.
+    pub(crate) is_damaged: AtomicBool,
     obsolete: AtomicBool,
     graveyard: Arc<Graveyard>,
 }
@@ -35,6 +39,8 @@ impl BlobMeta {
             summary,
             open: SwapOption::default(),
             opening: Mutex::default(),
+            used: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
             obsolete: AtomicBool::new(false),
             graveyard: Arc::clone(graveyard),
         }

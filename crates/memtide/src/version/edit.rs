@@ -12,7 +12,7 @@
 
 use memtide_base::{SeqNo, Upper, varint};
 use memtide_memtable::MemtableChoice;
-use memtide_storage::blob::{BlobRefs, BlobSummary};
+use memtide_storage::blob::{BLOB_HEADER_LEN, BlobRefs, BlobSummary};
 use memtide_storage::table::TableSummary;
 
 use super::RunId;
@@ -395,7 +395,7 @@ impl<'a> Body<'a> {
         let checksum = u128::from_le_bytes(*self.chunk()?);
         let (keyspace, number) = (self.var32()?, self.place()?);
         let (size, values, bytes) = (self.var()?, self.var()?, self.var()?);
-        if bytes > size {
+        if size.checked_sub(BLOB_HEADER_LEN) != Some(bytes) {
             return Err(format!("{bytes} B of records in a blob file of {size} B"));
         }
         Ok(StoredBlob { keyspace, number, summary: BlobSummary { size, checksum, values, bytes } })
@@ -467,8 +467,12 @@ mod tests {
         for number in [40, 9] {
             with_blobs.blobs.add(BlobHandle { number, offset: 64, len: 1 << 20, raw_len: 9 });
         }
-        let blob =
-            BlobSummary { size: 1 << 40, checksum: u128::MAX / 5, values: 7, bytes: 1 << 39 };
+        let blob = BlobSummary {
+            size: 1 << 40,
+            checksum: u128::MAX / 5,
+            values: 7,
+            bytes: (1 << 40) - 64,
+        };
         Edit::new(vec![
             Change::Database { uuid: [7; 16], hash_seed: 99 },
             Change::KeyspaceAdd { id: 3, name: "übersicht".to_owned(), options },

@@ -14,15 +14,21 @@ mod table_meta;
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use memtide_base::sync::Arc;
-use memtide_base::{RangeTombstone, Upper};
+use memtide_base::{Error, RangeTombstone, Upper};
+use memtide_storage::blob::BlobHandle;
 
+use crate::files::{self, BLOB_DIR};
 pub(crate) use blob_meta::BlobMeta;
 pub(crate) use edit::{Change, ClosedWal, Edit, StoredBlob, StoredTable};
 pub(crate) use manifest::{Manifest, ManifestState, load, read_current};
 pub(crate) use run::{Run, RunId};
 pub(crate) use table_meta::{Graveyard, TableMeta};
+
+/// Of a key in an error, so many bytes are shown.
+const SHOWN_KEY_BYTES: usize = 40;
 
 /// Levels of a tree. With a level 1 of 64 MiB the last one would hold 6.4 TiB; it takes what there is.
 pub(crate) const LEVELS: usize = 7;
@@ -100,6 +106,31 @@ impl Version {
         place.ok().map(|place| &self.blobs[place])
     }
 
+    /// The blob file into which `handle`, the one a table has for `key`, leads.
+    ///
+    /// # Errors
+    /// It leads nowhere: the table was damaged before it was written.
+    pub(crate) fn blob_of(
+        &self,
+        key: &[u8],
+        handle: &[u8],
+    ) -> Result<(&Arc<BlobMeta>, BlobHandle), Error> {
+        let shown = key[..key.len().min(SHOWN_KEY_BYTES)].escape_ascii();
+        let damaged = |file: PathBuf, at: u64, what: &str| {
+            let detail = format!("{what}, says the table that has the key \"{shown}\"");
+            Err(Error::corruption("blob handle", file, at, detail))
+        };
+        let Some(found) = BlobHandle::decode(handle) else {
+            return damaged(BLOB_DIR.into(), 0, "the value lies at a place that is none");
+        };
+        let (number, at) = (found.number, found.offset);
+        match self.blob(number) {
+            Some(meta) if at + u64::from(found.len) <= meta.summary.size => Ok((meta, found)),
+            Some(_) => damaged(files::blob_name(number), at, "the value lies behind the end"),
+            None => damaged(files::blob_name(number), at, "the value lies in this missing file"),
+        }
+    }
+
     /// How many bytes of each blob file tables refer to, in their order.
     pub(crate) fn blob_bytes_used(&self) -> Vec<u64> {
         let mut used = vec![0_u64; self.blobs.len()];
@@ -171,9 +202,7 @@ impl Version {
         (&self.level0[of_level0..], &self.runs[newer - of_level0..])
     }
 
-    /// This version without `dropped` and with `added`, or what is wrong with the result: a number twice or missing,
-    /// bounds inverted, a run that overlaps itself. Looks at each table once; runs that do not change are shared,
-    /// others sorted again.
+    /// As `with_blobs`, of which there are no new ones.
     #[cfg(test)]
     pub(crate) fn with(
         &self,
@@ -183,7 +212,9 @@ impl Version {
         self.with_blobs(dropped, added, &[])
     }
 
-    /// As `with`, where tables may refer to new blob files too. Files to which no table refers are no part of it.
+    /// This version without `dropped` and with `added`, which may refer to new `blobs`, or what is wrong with the
+    /// result: a number twice or missing, bounds inverted, a run that overlaps itself. Files to which no table refers
+    /// are no part of it. Looks at each table once; runs that do not change are shared, others sorted again.
     pub(crate) fn with_blobs(
         &self,
         dropped: &[u64],
@@ -225,8 +256,7 @@ impl Version {
         Ok(version)
     }
 
-    /// Lets go of the blob files that no table refers to; what is wrong if one is there twice, or not at all, or if
-    /// tables refer to more than it has.
+    /// Lets go of the blob files that no table refers to; what is wrong if one is there twice, or not at all.
     fn keep_blobs_in_use(&mut self) -> Result<(), String> {
         let mut blobs = self.blobs.to_vec();
         blobs.sort_by_key(|blob| blob.number);
@@ -239,12 +269,8 @@ impl Version {
             let (table, blob) = (table.number, of.number);
             return Err(format!("table {table} refers to blob file {blob}, which is not there"));
         }
+        // A table refers to no file without referring to a part of it.
         let used = self.blob_bytes_used();
-        let mut files = self.blobs.iter().zip(&used);
-        if let Some((blob, used)) = files.find(|(blob, used)| **used > blob.summary.bytes) {
-            let (number, bytes) = (blob.number, blob.summary.bytes);
-            return Err(format!("tables refer to {used} B of blob file {number}, of {bytes} B"));
-        }
         if used.contains(&0) {
             let files = self.blobs.iter().zip(&used);
             self.blobs = files.filter(|(_, used)| **used > 0).map(|(b, _)| b.clone()).collect();
