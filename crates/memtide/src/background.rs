@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::sync::{Arc, Weak};
-use memtide_base::{Error, Result};
+use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::{Job, Step};
 
 use crate::compaction;
@@ -219,7 +219,8 @@ impl Job for CompactionJob {
 
     fn step(&mut self) -> Step {
         let Some(engine) = alive(&self.engine) else { return Step::Done };
-        if engine.health.check_writable().is_err() {
+        // Whoever ends a pause wakes the job.
+        if engine.health.check_writable().is_err() || engine.pace.is_paused() {
             return Step::Park(None);
         }
         let now = engine.env.clock.now();
@@ -234,6 +235,8 @@ impl Job for CompactionJob {
                     return Step::Again;
                 }
                 Ok(false) => {}
+                // Paused meanwhile.
+                Err(error) if error.kind() == ErrorKind::Busy => return Step::Again,
                 // The others are compacted all the same.
                 Err(error) => {
                     *engine.compaction_failure.lock() = Some(error.to_string());

@@ -8,6 +8,7 @@ use memtide_memtable::Anchor;
 
 use crate::batch::BatchBody;
 use crate::commit::{Commit, WriteOptions};
+use crate::compaction_pause::CompactionPause;
 use crate::config::{Config, Durability, check_keyspace_name};
 use crate::engine::Engine;
 use crate::handle::Handle;
@@ -272,15 +273,41 @@ impl Db {
     /// space back, except what a snapshot still sees. A keyspace with the strategy `fifo` is not merged; what it no
     /// longer keeps is dropped.
     ///
+    /// Writes no faster than `tree.compaction_rate`.
+    ///
     /// # Errors
-    /// As [`Db::flush`].
+    /// As [`Db::flush`]; `Busy` while compaction is paused, or once it is: what was merged by then stays.
     pub fn compact(&self) -> Result<()> {
-        self.flush()?;
         let engine = self.engine();
-        for keyspace in engine.all_keyspaces() {
-            compaction::whole(engine, &keyspace)?;
-        }
-        Ok(())
+        self.check_upkeep()?;
+        engine.pace.check()?;
+        self.flush()?;
+        let merged = engine.all_keyspaces().iter().try_for_each(|k| compaction::whole(engine, k));
+        // Meanwhile the job has left those keyspaces alone.
+        engine.wake_compaction();
+        merged
+    }
+
+    /// Stops compaction of all keyspaces until what this returns is dropped, for times when the device is needed for
+    /// something else. Reads, writes and flushes go on, so level 0 grows and reads look into more tables.
+    ///
+    /// Waits until no compaction runs: one that does stops within a few hundred kilobytes, what it has written is
+    /// removed and its tables stay. [`Db::compact`] answers `Busy` meanwhile. Pauses may overlap; compaction goes on
+    /// with the end of the last one.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = memtide::Db::open(dir.path().join("data"))?;
+    /// let pause = db.pause_compaction();
+    /// assert!(db.stats().compaction_paused);
+    /// db.put("tide", "high")?;
+    /// drop(pause);
+    /// db.compact()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "PauseBackgroundWork")]
+    pub fn pause_compaction(&self) -> CompactionPause {
+        CompactionPause::begin(&self.handle)
     }
 
     fn check_upkeep(&self) -> Result<()> {

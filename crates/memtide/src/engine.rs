@@ -26,6 +26,7 @@ use crate::durable::Durable;
 use crate::files::Layout;
 use crate::health::HealthState;
 use crate::keyspace_state::KeyspaceState;
+use crate::pace::Pace;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{Graveyard, Manifest};
@@ -63,12 +64,14 @@ pub(crate) struct Tally {
     pub(crate) stalls: Stalls,
 }
 
-/// The waits of writes, by what they waited for.
+/// The waits of writes, by what they waited for, and of compactions.
 #[derive(Debug, Default)]
 pub(crate) struct Stalls {
     pub(crate) memory: Stall,
     pub(crate) merge: Stall,
     pub(crate) segment: Stall,
+    /// Of compactions, for their rate.
+    pub(crate) compaction_rate: Stall,
 }
 
 /// Waits of one kind.
@@ -124,7 +127,10 @@ pub(crate) struct Engine {
     pub(crate) durable: Durable,
     pub(crate) snapshots: Snapshots,
     pub(crate) health: HealthState,
-    /// Something became possible that writers may wait for: memory was freed, or writing became pointless.
+    /// Whether compactions may run, and how fast.
+    pub(crate) pace: Pace,
+    /// Something became possible that writers may wait for: memory was freed, or writing became pointless. Compactions
+    /// that wait for their rate wake with it.
     pub(crate) freed: Event,
     /// Work for the flush job.
     pub(crate) flush_work: AtomicBool,

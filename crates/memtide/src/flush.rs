@@ -79,6 +79,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 table_size: u64::MAX,
                 version: &claim.version,
                 given_up: Vec::new(),
+                pace: &|_| Ok(()),
             },
         )
     })?;

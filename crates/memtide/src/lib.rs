@@ -31,6 +31,7 @@ mod builder;
 mod commit;
 mod commit_queue;
 mod compaction;
+mod compaction_pause;
 mod config;
 mod db;
 mod durable;
@@ -43,6 +44,7 @@ mod iter;
 mod keyspace;
 mod keyspace_state;
 mod live_snapshot;
+mod pace;
 mod range;
 mod read;
 mod recovery;
@@ -63,6 +65,7 @@ use std::path::Path;
 
 pub use builder::Builder;
 pub use commit::{Commit, WhenDurable, WriteOptions};
+pub use compaction_pause::CompactionPause;
 pub use config::{
     Compaction, Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig,
     Preset, TreeConfig, Violation, WalSink,

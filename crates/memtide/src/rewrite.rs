@@ -61,6 +61,8 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) version: &'m Version,
     /// Blob files whose values are moved out, by rising number.
     pub(crate) given_up: Vec<u64>,
+    /// Called whenever so many bytes more were written; an error ends the merge.
+    pub(crate) pace: &'m dyn Fn(u64) -> Result<()>,
 }
 
 /// What a version holds outside a merge and is not surely newer.
@@ -103,6 +105,9 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
+/// Bytes of entries between two looks at the pace.
+const STRIDE: usize = 64 << 10;
+
 /// Runs the merge and returns the new tables and blob files, as an edit names them.
 pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>> {
     let mut outputs = Outputs {
@@ -116,6 +121,10 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
         bars: Vec::new(),
         under: Vec::new(),
         overlap: 0,
+        pace: merge.pace,
+        stride: 0,
+        paced: 0,
+        apart: 0,
         open: None,
         begins: Vec::new(),
         done: Vec::new(),
@@ -150,6 +159,12 @@ struct Outputs<'e> {
     under: Vec<Arc<TableMeta>>,
     /// Bytes of those that the present table lies over.
     overlap: u64,
+    pace: &'e dyn Fn(u64) -> Result<()>,
+    /// Bytes of entries since `pace` was called, and what it was told of the present table.
+    stride: usize,
+    paced: u64,
+    /// Bytes that went into blob files since the pace was looked at.
+    apart: u64,
     open: Option<(u64, TableBuilder)>,
     /// Where the present table's share of the key space begins.
     begins: Vec<u8>,
@@ -175,7 +190,9 @@ impl Outputs<'_> {
                 self.cut_at_bars(Some(entry.key))?;
                 self.cut_if_full(entry.key, merge.table_size)?;
             }
-            self.add(entry, &merge.given_up)
+            let bytes = entry.key.len() + entry.value.len();
+            self.add(entry, &merge.given_up)?;
+            self.keep_pace(bytes)
         })?;
         self.cut_at_bars(None)?;
         self.finish(None)?;
@@ -191,6 +208,7 @@ impl Outputs<'_> {
         match entry.kind {
             Kind::Put if self.blobs.separates(entry.value.len()) => {
                 let handle = self.blobs.add(entry.key, entry.value)?;
+                self.apart += u64::from(handle.len);
                 let mut bytes = std::mem::take(&mut self.handle);
                 bytes.clear();
                 handle.encode(&mut bytes);
@@ -242,6 +260,19 @@ impl Outputs<'_> {
             wide || bytes >= table_size || builder.should_finish()
         });
         if full { self.finish(Some(key)) } else { Ok(()) }
+    }
+
+    /// Says how much was written, now and then.
+    fn keep_pace(&mut self, added: usize) -> Result<()> {
+        self.stride += added;
+        if (self.stride as u64).saturating_add(self.apart) < STRIDE as u64 {
+            return Ok(());
+        }
+        self.stride = 0;
+        let written = self.open.as_ref().map_or(0, |(_, builder)| builder.estimated_bytes());
+        let more = written.saturating_sub(self.paced);
+        self.paced += more;
+        (self.pace)(more + std::mem::take(&mut self.apart))
     }
 
     fn builder(&mut self) -> Result<&mut TableBuilder> {
@@ -297,12 +328,11 @@ impl Outputs<'_> {
             if finished.is_err() {
                 self.remove(number);
             }
-            self.done.push(StoredTable {
-                keyspace: self.keyspace,
-                run: self.run,
-                number,
-                summary: finished?,
-            });
+            let summary = finished?;
+            let more = summary.size.saturating_sub(std::mem::take(&mut self.paced));
+            let (keyspace, run) = (self.keyspace, self.run);
+            self.done.push(StoredTable { keyspace, run, number, summary });
+            (self.pace)(more)?;
         }
         Ok(())
     }

@@ -54,13 +54,17 @@ pub struct Stats {
     pub stalls_for_merges: StallStats,
     /// Waits of writers for the next segment of the log; every segment but the first costs one.
     pub stalls_for_segments: StallStats,
+    /// Whether compaction is paused.
+    pub compaction_paused: bool,
+    /// Waits of compactions that wrote faster than `tree.compaction_rate`.
+    pub compaction_rate_waits: StallStats,
     /// Why the last background flush failed; `None` if it did not. It is tried again.
     pub flush_failure: Option<String>,
     /// Why the last background compaction failed; `None` if it did not. It is tried again.
     pub compaction_failure: Option<String>,
 }
 
-/// How often writers waited for something since the database was opened, and how long together.
+/// How often somebody waited for something since the database was opened, and how long together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StallStats {
     /// Waits.
@@ -150,6 +154,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         stalls_for_memory: StallStats::of(&stalls.memory),
         stalls_for_merges: StallStats::of(&stalls.merge),
         stalls_for_segments: StallStats::of(&stalls.segment),
+        compaction_paused: engine.pace.is_paused(),
+        compaction_rate_waits: StallStats::of(&stalls.compaction_rate),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
     }

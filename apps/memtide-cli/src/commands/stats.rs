@@ -81,6 +81,7 @@ fn whole(stats: &Stats) -> comfy_table::Table {
         ("waits for memory", waits(stats.stalls_for_memory)),
         ("waits for merges", waits(stats.stalls_for_merges)),
         ("waits for log segments", waits(stats.stalls_for_segments)),
+        ("waits for the compaction rate", waits(stats.compaction_rate_waits)),
         ("flushes, compactions", format!("{}, {}", stats.flushes, stats.compactions)),
     ] {
         table.add_row([name.to_owned(), value]);

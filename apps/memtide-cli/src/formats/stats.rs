@@ -26,6 +26,8 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "stalls_for_memory": stall(stats.stalls_for_memory),
         "stalls_for_merges": stall(stats.stalls_for_merges),
         "stalls_for_segments": stall(stats.stalls_for_segments),
+        "compaction_paused": stats.compaction_paused,
+        "compaction_rate_waits": stall(stats.compaction_rate_waits),
     })
 }
 

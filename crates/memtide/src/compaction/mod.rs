@@ -9,6 +9,7 @@ mod garbage;
 mod lazy_leveled;
 mod leveled;
 mod limits;
+mod pace;
 mod plan;
 mod run;
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod tiers;
 mod tombstones;
 
 use memtide_base::Result;
-use memtide_base::sync::Arc;
+use memtide_base::sync::{Arc, MutexGuard};
 
 use crate::config::Compaction;
 use crate::engine::Engine;
@@ -27,12 +28,22 @@ use crate::version::Version;
 use limits::Limits;
 use plan::{LEVEL0_MAX, Plan};
 
-/// Does what is most urgent in a keyspace; `false` if nothing is.
+/// A keyspace's `reshape`, held: one compaction at a time.
+type Alone<'k> = MutexGuard<'k, ()>;
+
+/// Does what is most urgent in a keyspace; `false` if nothing is, or if somebody else merges its tables now.
 ///
 /// # Errors
-/// The tree is as it was; what was written is removed.
+/// The tree is as it was; what was written is removed. `Busy`: compaction was paused meanwhile.
 pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
-    run::run(engine, keyspace, &|version| {
+    match keyspace.reshape.try_lock() {
+        Some(alone) => urgent(engine, keyspace, &alone),
+        None => Ok(false),
+    }
+}
+
+fn urgent(engine: &Engine, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<bool> {
+    run::run(engine, keyspace, alone, &|version| {
         let limits = Limits::of(engine);
         let plan = match keyspace.options().compaction {
             Compaction::Leveled => leveled::plan(version, &limits),
@@ -50,13 +61,15 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
 /// # Errors
 /// As [`step`].
 pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
-    while keyspace.current().version.level0().len() > LEVEL0_MAX && step(engine, keyspace)? {}
+    let alone = &keyspace.reshape.lock();
+    let has_many = || keyspace.current().version.level0().len() > LEVEL0_MAX;
+    while has_many() && urgent(engine, keyspace, alone)? {}
     let level_for: &dyn Fn(u64, &Limits) -> usize = match keyspace.options().compaction {
         Compaction::Leveled => &leveled::level_for,
         Compaction::LazyLeveled => &|weight, limits| lazy_leveled::TIERS.level_for(weight, limits),
         Compaction::Tiered => &|weight, limits| tiered::TIERS.level_for(weight, limits),
         Compaction::Fifo => {
-            while step(engine, keyspace)? {}
+            while urgent(engine, keyspace, alone)? {}
             return Ok(());
         }
     };
@@ -64,10 +77,10 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
         let limits = Limits::of(engine);
         Ok(Plan::everything(version, |weight| level_for(weight, &limits)))
     };
-    run::run(engine, keyspace, &merge)?;
+    run::run(engine, keyspace, alone, &merge)?;
     let empty = |version: &Version| Ok(garbage::plan(version, &Limits::of(engine)));
     let is_due = || !garbage::due(&keyspace.current().version, &Limits::of(engine)).is_empty();
-    while is_due() && run::run(engine, keyspace, &empty)? {}
+    while is_due() && run::run(engine, keyspace, alone, &empty)? {}
     Ok(())
 }
 

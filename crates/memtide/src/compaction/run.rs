@@ -10,6 +10,7 @@ use memtide_base::{RangeTombstone, Result};
 use super::garbage;
 use super::limits::Limits;
 use super::plan::{Input, Plan};
+use super::{Alone, pace};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -17,18 +18,18 @@ use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
 
-/// Asks `choose` for a plan and runs it; `false` if there was none. One compaction per keyspace at a time.
+/// Asks `choose` for a plan and runs it; `false` if there was none.
 ///
 /// # Errors
 /// The inputs are untouched; what was written is removed.
 pub(super) fn run(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
+    _alone: &Alone<'_>,
     choose: &dyn Fn(&Version) -> Result<Option<Plan>>,
 ) -> Result<bool> {
-    let _reshape = keyspace.reshape.lock();
-    // Closing waits for this lock: what did not begin before must not begin at all.
-    engine.check_open()?;
+    // Closing and pausing wait for that lock: what did not begin before must not begin at all.
+    pace::check(engine)?;
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
@@ -81,6 +82,7 @@ fn merge(
             table_size: engine.settings.table_size,
             version,
             given_up: garbage::due(version, &limits),
+            pace: &|bytes| pace::keep(engine, bytes),
         },
     )?;
     changes.extend(kept.iter().map(|table| Change::TableAdd(table.stored(output))));

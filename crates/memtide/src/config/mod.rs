@@ -90,6 +90,9 @@ pub struct TreeConfig {
     /// Raw bytes of the level that level 0 is merged into, 4 KiB to 1 TiB: it has half to five times as many. Best is
     /// what level 0 has when it is due. Default 64 MiB.
     pub level1_size: Option<u64>,
+    /// Bytes a second that compactions write, all together, 64 KiB to 1 PiB; flushes are never held up, and compactions
+    /// neither while level 0 of a keyspace has twice the runs that start one. Default unlimited.
+    pub compaction_rate: Option<u64>,
     /// Smallest value in bytes that is kept apart from its key, in a blob file, 64 B to 8 MiB: it is written once
     /// there, whatever is merged, and read with one read more. Values above 8 MiB always are; with the strategy
     /// `fifo`, which merges nothing, only they. Default 4 KiB.
@@ -141,6 +144,7 @@ pub(crate) struct Settings {
     pub(crate) level0_runs: usize,
     pub(crate) level1_size: u64,
     pub(crate) min_blob_size: usize,
+    pub(crate) compaction_rate: Option<u64>,
     pub(crate) fifo_size: u64,
     pub(crate) fifo_age: Option<Duration>,
     pub(crate) wal_segment_size: u64,
@@ -194,6 +198,7 @@ impl Config {
             level0_runs: small(self.tree.level0_runs.unwrap_or(4)),
             level1_size: self.tree.level1_size.unwrap_or(64 << 20),
             min_blob_size: small(self.tree.min_blob_size.unwrap_or(4 << 10)),
+            compaction_rate: self.tree.compaction_rate,
             fifo_size: self.tree.fifo_size.unwrap_or(1 << 30),
             fifo_age: self.tree.fifo_age,
             wal_segment_size,

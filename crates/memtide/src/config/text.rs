@@ -14,7 +14,7 @@ use memtide_storage::compress::Codec;
 use super::{Config, ConfigError, KeyspaceConfig};
 
 /// Every key outside `[keyspace.NAME]`.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "data_dir",
     "preset",
     "memtable_type",
@@ -33,6 +33,7 @@ const KEYS: [&str; 23] = [
     "tree.level0_runs",
     "tree.level1_size",
     "tree.min_blob_size",
+    "tree.compaction_rate",
     "tree.fifo_size",
     "tree.fifo_age",
     "tree.wal_segment_size",
@@ -76,6 +77,7 @@ impl Config {
             "tree.level0_runs" => self.tree.level0_runs = Some(parse(key, value)?),
             "tree.level1_size" => self.tree.level1_size = Some(bytes(key, value)?),
             "tree.min_blob_size" => self.tree.min_blob_size = Some(bytes(key, value)?),
+            "tree.compaction_rate" => self.tree.compaction_rate = Some(bytes(key, value)?),
             "tree.fifo_size" => self.tree.fifo_size = Some(bytes(key, value)?),
             "tree.fifo_age" => self.tree.fifo_age = Some(duration(key, value)?),
             "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
@@ -112,6 +114,7 @@ impl Config {
             text(&tree.level0_runs),
             text(&tree.level1_size),
             text(&tree.min_blob_size),
+            text(&tree.compaction_rate),
             text(&tree.fifo_size),
             text(&age),
             text(&tree.wal_segment_size),
@@ -153,6 +156,7 @@ impl Config {
                 level0_runs: Some(settings.level0_runs as u64),
                 level1_size: Some(settings.level1_size),
                 min_blob_size: Some(settings.min_blob_size as u64),
+                compaction_rate: settings.compaction_rate,
                 fifo_size: Some(settings.fifo_size),
                 fifo_age: settings.fifo_age,
                 wal_segment_size: Some(settings.wal_segment_size),
@@ -254,6 +258,7 @@ mod tests {
             ("durability", "interval:250"),
             ("compaction_check_interval", "2s"),
             ("tree.block_size", "4_096"),
+            ("tree.compaction_rate", "20MiB"),
             ("tree.fifo_age", "7d"),
             ("tree.wal_sink", "mapped"),
             ("compaction", "lazy_leveled"),

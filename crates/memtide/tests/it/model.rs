@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::time::Duration;
 
-use memtide::{Db, Durability, ErrorKind, Iter, MemtableType, Snapshot};
+use memtide::{CompactionPause, Db, Durability, ErrorKind, Iter, MemtableType, Snapshot};
 use memtide_env::Simulation;
 use memtide_env::vfs::CrashMode;
 
@@ -25,6 +25,7 @@ struct World {
     state: State,
     snapshots: Vec<(Snapshot, State)>,
     iters: Vec<(Iter, VecDeque<Row>)>,
+    pause: Option<CompactionPause>,
     draw: Draw,
     /// All keyspaces have this type, or each draws its own.
     kind: Option<MemtableType>,
@@ -52,6 +53,7 @@ impl World {
             state: State::default(),
             snapshots: Vec::new(),
             iters: Vec::new(),
+            pause: None,
             draw: Draw::new(seed),
             kind,
             flushes: 0,
@@ -75,6 +77,7 @@ impl World {
         if !self.draw.one_in(5) {
             let mut config = self.draw.small_config(self.kind);
             config.enable_background_compaction = Some(!self.draw.one_in(4));
+            config.tree.compaction_rate = self.draw.pick(&[None, Some(256 << 10)]);
             config.durability = Some(self.draw.pick(&[
                 Durability::Interval(Duration::from_millis(20)),
                 Durability::Buffered,
@@ -99,7 +102,7 @@ impl World {
             76..=79 => self.start_iter(),
             80..=86 => self.step_iter(),
             87..=89 => self.db().flush().unwrap(),
-            90 => self.db().compact().unwrap(),
+            90 => self.compact(),
             91..=93 => self.background(),
             94..=95 => self.set_memtable(),
             96 => self.set_compaction(),
@@ -245,7 +248,17 @@ impl World {
         }
     }
 
+    fn compact(&mut self) {
+        let done = self.db().compact().map_err(|error| error.kind());
+        assert_eq!(done, if self.pause.is_some() { Err(ErrorKind::Busy) } else { Ok(()) });
+    }
+
     fn background(&mut self) {
+        match self.draw.below(8) {
+            0 => self.pause = Some(self.db().pause_compaction()),
+            1..=3 => self.pause = None,
+            _ => {}
+        }
         match self.draw.below(3) {
             0 => drop(self.sim.steps.step_one(self.draw.below(3))),
             1 => self.sim.steps.run_until_idle(),
@@ -314,6 +327,7 @@ impl World {
         self.count_upkeep();
         self.iters.clear();
         self.snapshots.clear();
+        self.pause = None;
         let db = self.db.take().expect("open between steps");
         match self.draw.below(3) {
             0 => db.close().unwrap(),

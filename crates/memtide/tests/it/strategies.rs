@@ -30,7 +30,7 @@ fn open(sim: &Simulation, config: Config) -> Db {
 }
 
 /// Counts what is written to tables.
-fn count_table_bytes(sim: &Simulation) -> Arc<AtomicU64> {
+pub(crate) fn count_table_bytes(sim: &Simulation) -> Arc<AtomicU64> {
     let bytes = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&bytes);
     sim.vfs.set_observer(Some(Box::new(move |_, op, _| {
