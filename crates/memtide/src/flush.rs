@@ -13,6 +13,7 @@ use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
+use crate::range::HalfOpen;
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit, RunId};
@@ -79,6 +80,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 table_size: u64::MAX,
                 version: &claim.version,
                 given_up: Vec::new(),
+                span: HalfOpen::all(),
                 pace: &|_| Ok(()),
             },
         )

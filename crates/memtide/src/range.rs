@@ -67,6 +67,11 @@ pub(crate) struct HalfOpen {
 }
 
 impl HalfOpen {
+    /// Every key.
+    pub(crate) fn all() -> Self {
+        Self { start: Slice::copy_of(b""), end: None }
+    }
+
     /// Whether it reaches as far as `key` at the end that a walk `forward` or back comes to.
     #[inline]
     pub(crate) fn reaches(&self, key: &[u8], forward: bool) -> bool {

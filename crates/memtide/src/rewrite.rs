@@ -23,6 +23,7 @@ use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::files::{self, TABLE_DIR};
 use crate::keyspace_state::KeyspaceState;
+use crate::range::HalfOpen;
 use crate::read::{Source, VersionStream};
 use crate::snapshots::Readers;
 use crate::survivors::{Older, Survivors};
@@ -61,6 +62,8 @@ pub(crate) struct Rewrite<'m> {
     pub(crate) version: &'m Version,
     /// Blob files whose values are moved out, by rising number.
     pub(crate) given_up: Vec<u64>,
+    /// Which keys are merged; the tombstones are clipped to them.
+    pub(crate) span: HalfOpen,
     /// Called whenever so many bytes more were written; an error ends the merge.
     pub(crate) pace: &'m dyn Fn(u64) -> Result<()>,
 }
@@ -126,7 +129,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
         paced: 0,
         apart: 0,
         open: None,
-        begins: Vec::new(),
+        begins: merge.span.start.to_vec(),
         done: Vec::new(),
         version: merge.version,
         blobs: BlobOutputs::new(engine, merge.keyspace),
@@ -183,7 +186,8 @@ impl Outputs<'_> {
         self.under.reverse();
         self.bars = merge.bars;
         self.bars.reverse();
-        let mut versions = VersionStream::new(merge.sources, merge.anchor);
+        let end = merge.span.end.clone();
+        let mut versions = VersionStream::new(merge.sources, merge.anchor).within(merge.span);
         rule.walk(&mut versions, |met, is_newest| {
             let entry = met.entry();
             if is_newest {
@@ -195,7 +199,7 @@ impl Outputs<'_> {
             self.keep_pace(bytes)
         })?;
         self.cut_at_bars(None)?;
-        self.finish(None)?;
+        self.finish(end.as_deref())?;
         self.blobs.finish()?;
         if !self.done.is_empty() {
             self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;

@@ -56,6 +56,9 @@ fn is_due(garbage: u64, bytes: u64) -> bool {
 
 /// The numbers of the files whose values are to be moved out, rising.
 pub(super) fn due(version: &Version, limits: &Limits) -> Vec<u64> {
+    if version.blobs().is_empty() {
+        return Vec::new();
+    }
     let used = version.blob_bytes_used();
     let files = version.blobs().iter().zip(used).map(|(meta, used)| File { meta, used });
     let files: Vec<_> =

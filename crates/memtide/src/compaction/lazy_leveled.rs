@@ -3,8 +3,8 @@
 //! Most of the data, and most of what reads cost, is in the last level; most of what leveling writes is not. So only
 //! the last level is kept as one run, and merged when what lies above it is worth rewriting it: a quarter of it.
 //!
-//! Costs: write, one per level and about five for the last; space, 1.25 and level 0, and the last level once more while
-//! it is rewritten; read, up to [`RUNS`](super::tiers::RUNS) runs per level and one.
+//! Costs: write, one per level and about five for the last; space, 1.25 and level 0; read, up to
+//! [`RUNS`](super::tiers::RUNS) runs per level and one.
 
 use super::limits::Limits;
 use super::plan::Plan;

@@ -1,6 +1,7 @@
 //! A strategy's decision as plain data, and what makes it sound.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use memtide_base::Upper;
@@ -11,6 +12,10 @@ use crate::version::{LEVELS, RunId, TableMeta, Version};
 
 /// Runs of level 0 that are merged at once: each table is open meanwhile. `fifo` leaves any number of them.
 pub(super) const LEVEL0_MAX: usize = 64;
+
+/// Tables' worth of input that one slice of a merge takes, more or less: what is written before anything that it
+/// replaces can go.
+pub(super) const SLICE_TABLES: u64 = 16;
 
 /// The oldest tables of level 0, as many as a merge takes, newest first.
 pub(super) fn oldest_of_level0(version: &Version) -> &[Arc<TableMeta>] {
@@ -118,8 +123,71 @@ impl Plan {
         kept
     }
 
+    /// Where a slice of the merge that begins at `from` ends, once the tables that begin in it have `bytes_max`: at the
+    /// first key of a table of the oldest run, which the output's run is if it is an input at all, so that no table of
+    /// it reaches across. `None` is the end of all. `kept` are not merged.
+    pub(crate) fn slice_end(
+        &self,
+        from: &[u8],
+        kept: &[Arc<TableMeta>],
+        bytes_max: u64,
+    ) -> Option<Vec<u8>> {
+        let kept: BTreeSet<u64> = kept.iter().map(|table| table.number).collect();
+        let oldest = self.inputs.last().filter(|input| input.run.level > 0)?;
+        let merged = self.tables().filter(|table| !kept.contains(&table.number));
+        let mut merged: Vec<_> = merged.filter(|table| table.smallest.as_slice() >= from).collect();
+        merged.sort_by(|a, b| a.smallest.cmp(&b.smallest));
+        let (mut begun, mut bytes) = (merged.into_iter().peekable(), 0_u64);
+        for end in oldest.tables.iter().map(|table| &table.smallest) {
+            while let Some(table) = begun.next_if(|table| table.smallest < *end) {
+                bytes = bytes.saturating_add(table.size);
+            }
+            if bytes >= bytes_max && end.as_slice() > from {
+                return Some(end.clone());
+            }
+        }
+        None
+    }
+
+    /// Takes from the plan the tables that what was merged below `end` replaces: those with no key from there on, and
+    /// over no older one that stays, or what that holds would come to light. A table that reaches across `end` stays
+    /// with all it holds; what lies below is in the output too, in the same or a newer version.
+    pub(crate) fn take_merged(&mut self, end: Option<&[u8]>) -> Vec<Arc<TableMeta>> {
+        let (mut taken, mut stay) = (Vec::new(), Vec::<Arc<TableMeta>>::new());
+        for input in self.inputs.iter_mut().rev() {
+            let mut left = Vec::new();
+            for table in std::mem::take(&mut input.tables).into_iter().rev() {
+                let whole = end.is_none_or(|end| !table.largest.admits(end));
+                let bares = stay.iter().any(|s| s.overlaps(&table.smallest, &table.largest));
+                if whole && !bares {
+                    taken.push(table);
+                } else {
+                    stay.push(Arc::clone(&table));
+                    left.push(table);
+                }
+            }
+            left.reverse();
+            input.tables = left;
+        }
+        self.inputs.retain(|input| !input.tables.is_empty());
+        taken
+    }
+
     /// What the plan would break: order of age, of any key, or disjointness of the output's run.
     pub(crate) fn check(&self, version: &Version) -> Result<(), String> {
+        self.check_order(version)?;
+        let (from, to) = bounds(self.tables());
+        let output = self.output.and_then(|id| version.runs().iter().find(|run| run.id == id));
+        let is_input = |table: &TableMeta| self.tables().any(|input| input.number == table.number);
+        let mut met = output.into_iter().flat_map(|run| run.overlapping(from, to));
+        match met.find(|table| !is_input(table)) {
+            Some(table) => Err(format!("the result overlaps table {}", table.number)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the plan would break of the order of age, of any key.
+    pub(crate) fn check_order(&self, version: &Version) -> Result<(), String> {
         let is_input = |table: &TableMeta| self.tables().any(|input| input.number == table.number);
         let level0 = version.level0().iter().enumerate().map(|(at, t)| ((0, Reverse(0), at), t));
         let deeper = version.runs().iter().flat_map(|run| {
@@ -134,11 +202,7 @@ impl Plan {
         // What is dropped goes behind everything.
         let output = self.output.unwrap_or(RunId::first(LEVELS));
         let output: Age = (output.level, Reverse(output.rank), 0);
-        let (from, to) = bounds(self.tables());
         for (age, table) in outside {
-            if age == output && table.overlaps(from, to) {
-                return Err(format!("the result overlaps table {}", table.number));
-            }
             for (other, input) in &inside {
                 let meet = table.overlaps(&input.smallest, &input.largest);
                 if meet && age != output && other.cmp(&age) != output.cmp(&age) {
@@ -232,6 +296,50 @@ mod tests {
         assert_eq!(kept(0..7, true, limits(4000, false), 3), [2, 6], "nothing is compressed");
         assert_eq!(kept(0..1, true, limits(4000, false), 1), [9, 8]);
         assert_eq!(kept(0..1, true, limits(4000, true), 1), [0; 0], "level 0 is not compressed");
+    }
+
+    #[test]
+    fn a_merge_goes_slice_by_slice_and_bares_nothing_that_stays() {
+        let version = testing::version(&[
+            (0, 0, 9, "a", "z"),
+            (1, 1, 5, "a", "b"),
+            (1, 1, 6, "c", "g"),
+            (1, 1, 7, "h", "k"),
+            (1, 0, 3, "b", "e"),
+            (1, 0, 4, "i", "j"),
+            (2, 0, 1, "a", "d"),
+            (2, 0, 2, "f", "i"),
+            (2, 0, 8, "m", "n"),
+            (2, 0, 10, "y", "z"),
+        ]);
+        let inputs = Input::whole_levels(&version, 0..LEVELS);
+        let whole = Plan { inputs, output: Some(RunId::first(2)), may_move: false };
+        for (bytes_max, want) in [
+            (100_000, "[10, 8, 2, 1, 4, 3, 7, 6, 5, 9] to the end"),
+            // 6 reaches across f and stays, and 3 under it, which is wholly below, goes: the output has it.
+            (5000, "[1, 3, 5] below f; [10, 8, 2, 4, 7, 6, 9] to the end"),
+            (3000, "[1, 3, 5] below f; [2, 4, 7, 6] below m; [10, 8, 9] to the end"),
+        ] {
+            let (mut plan, mut from, mut slices) = (whole.clone(), Vec::new(), Vec::new());
+            loop {
+                let end = plan.slice_end(&from, &[], bytes_max);
+                let taken = plan.take_merged(end.as_deref());
+                let numbers: Vec<_> = taken.iter().map(|table| table.number).collect();
+                let Some(end) = end else {
+                    slices.push(format!("{numbers:?} to the end"));
+                    break;
+                };
+                slices.push(format!("{numbers:?} below {}", String::from_utf8_lossy(&end)));
+                from = end;
+            }
+            assert_eq!(slices.join("; "), want, "{bytes_max}");
+        }
+        // A table over one that stays is not taken: what that holds would come to light.
+        let mut plan = whole.clone();
+        let taken = plan.take_merged(Some(b"e"));
+        assert_eq!(taken.iter().map(|table| table.number).collect::<Vec<_>>(), [1]);
+        // What is kept as it is counts for nothing.
+        assert_eq!(whole.slice_end(b"", version.level0(), 5000), Some(b"m".to_vec()));
     }
 
     #[test]

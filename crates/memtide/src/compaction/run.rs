@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::{RangeTombstone, Result};
+use memtide_base::{RangeTombstone, Result, Slice};
 
 use super::garbage;
 use super::limits::Limits;
-use super::plan::{Input, Plan};
+use super::plan::{Input, Plan, SLICE_TABLES};
 use super::{Alone, pace};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
+use crate::range::HalfOpen;
 use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
@@ -21,7 +22,7 @@ use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
 /// Asks `choose` for a plan and runs it; `false` if there was none.
 ///
 /// # Errors
-/// The inputs are untouched; what was written is removed.
+/// The tree is as it was, but for the slices of a merge that were done before; what else was written is removed.
 pub(super) fn run(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
@@ -33,60 +34,153 @@ pub(super) fn run(
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
-    let added = match (plan.is_move(), plan.output) {
-        (Some(run), _) => plan.tables().map(|t| Change::TableAdd(t.stored(run))).collect(),
-        (None, Some(output)) => merge(engine, keyspace, &version, &plan, output)?,
-        (None, None) => Vec::new(),
-    };
-    let drop_of = |number| Change::TableDrop { keyspace: keyspace.id, number };
-    let dropped = plan.tables().map(|table| drop_of(table.number));
-    let edit = Edit::new(dropped.chain(added).collect());
+    if let (None, Some(output)) = (plan.is_move(), plan.output) {
+        let last = version.deepest().max(output.level);
+        let merge = Merge {
+            kept: plan.kept(&Limits::of(engine), last),
+            under: under(&version, output.level),
+            plan,
+            output,
+            last,
+        };
+        // No file of a replaced table goes while a version names it.
+        drop(version);
+        return merge.run(engine, keyspace).map(|()| true);
+    }
+    let moved = plan.is_move().into_iter();
+    let added = moved.flat_map(|run| plan.tables().map(move |t| Change::TableAdd(t.stored(run))));
+    let edit = Edit::new(drops(keyspace, plan.tables()).chain(added).collect());
     if !install(engine, keyspace, edit, plan.output.is_none())? {
         return Ok(false);
     }
-    engine.tally.compactions.fetch_add(1, Ordering::Relaxed);
     drop((version, plan));
     engine.bury();
     Ok(true)
 }
 
-fn merge(
-    engine: &Engine,
-    keyspace: &Arc<KeyspaceState>,
-    version: &Version,
-    plan: &Plan,
+fn drops<'t>(
+    keyspace: &KeyspaceState,
+    tables: impl Iterator<Item = &'t Arc<TableMeta>>,
+) -> impl Iterator<Item = Change> {
+    let keyspace = keyspace.id;
+    tables.map(move |table| Change::TableDrop { keyspace, number: table.number })
+}
+
+/// A merge under way.
+struct Merge {
+    /// What is left of it.
+    plan: Plan,
     output: RunId,
-) -> Result<Vec<Change>> {
-    let readers = engine.snapshots.readers();
-    let numbers = plan.tables().map(|table| table.number).collect();
-    let older = OutsideTables::around(version, numbers);
-    let last = version.deepest().max(output.level);
-    let limits = Limits::of(engine);
-    let kept = plan.kept(&limits, last);
-    let (sources, tombstones) = open_inputs(engine, plan, &kept)?;
-    // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
-    let anchor = keyspace.current().active.learned_anchor();
-    let mut changes = rewrite(
-        engine,
-        Rewrite {
-            keyspace,
-            sources,
-            anchor,
-            tombstones,
-            readers: &readers,
-            older: &older,
-            run: output,
-            last,
-            bars: kept.iter().map(|table| table.smallest.clone()).collect(),
-            under: under(version, output.level),
-            table_size: engine.settings.table_size,
-            version,
-            given_up: garbage::due(version, &limits),
-            pace: &|bytes| pace::keep(engine, bytes),
-        },
-    )?;
-    changes.extend(kept.iter().map(|table| Change::TableAdd(table.stored(output))));
-    Ok(changes)
+    /// The tables that go to the output as they are.
+    kept: Vec<Arc<TableMeta>>,
+    /// The tables that the result will lie over, in key order.
+    under: Vec<Arc<TableMeta>>,
+    /// The last level of the tree then.
+    last: usize,
+}
+
+impl Merge {
+    /// Merges slice by slice of the keys: each is installed, and what it replaces gives its space back, before the next
+    /// one begins.
+    fn run(mut self, engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+        let bytes_max = engine.settings.table_size.saturating_mul(SLICE_TABLES);
+        let mut from = Vec::new();
+        loop {
+            let end = self.plan.slice_end(&from, &self.kept, bytes_max);
+            let start = Slice::copy_of(&from);
+            let span = HalfOpen { start, end: end.as_deref().map(Slice::copy_of) };
+            let written = self.slice(engine, keyspace, span)?;
+            let replaced = self.plan.take_merged(end.as_deref());
+            debug_assert_eq!(self.check(keyspace, &replaced), Ok(()), "{replaced:?}");
+            let is_kept =
+                |table: &&Arc<TableMeta>| self.kept.iter().any(|kept| Arc::ptr_eq(kept, table));
+            let kept = replaced.iter().filter(is_kept).map(|table| table.stored(self.output));
+            let added = written.into_iter().chain(kept.map(Change::TableAdd));
+            let edit = Edit::new(drops(keyspace, replaced.iter()).chain(added).collect());
+            install(engine, keyspace, edit, false)?;
+            drop(replaced);
+            engine.bury();
+            let Some(end) = end else { return Ok(()) };
+            from = end;
+            pace::check(engine)?;
+        }
+    }
+
+    /// Whether the tables that a slice replaces may go to the output without passing what stays.
+    fn check(&self, keyspace: &KeyspaceState, replaced: &[Arc<TableMeta>]) -> Result<(), String> {
+        let inputs = vec![Input { run: RunId::first(0), tables: replaced.to_vec() }];
+        let plan = Plan { inputs, output: Some(self.output), may_move: false };
+        plan.check_order(&keyspace.current().version)
+    }
+
+    /// Writes what the inputs hold of the keys in `span`.
+    fn slice(
+        &self,
+        engine: &Engine,
+        keyspace: &Arc<KeyspaceState>,
+        span: HalfOpen,
+    ) -> Result<Vec<Change>> {
+        let readers = engine.snapshots.readers();
+        let version = Arc::clone(&keyspace.current().version);
+        let numbers = self.plan.tables().map(|table| table.number).collect();
+        let older = OutsideTables::around(&version, numbers);
+        let (sources, tombstones) = self.open_inputs(engine, &span)?;
+        // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
+        let anchor = keyspace.current().active.learned_anchor();
+        let bars = self.kept.iter().filter(|table| table.meets(&span));
+        rewrite(
+            engine,
+            Rewrite {
+                keyspace,
+                sources,
+                anchor,
+                tombstones,
+                readers: &readers,
+                older: &older,
+                run: self.output,
+                last: self.last,
+                bars: bars.map(|table| table.smallest.clone()).collect(),
+                under: self.under.clone(),
+                table_size: engine.settings.table_size,
+                version: &version,
+                given_up: garbage::due(&version, &Limits::of(engine)),
+                span,
+                pace: &|bytes| pace::keep(engine, bytes),
+            },
+        )
+    }
+
+    /// What is merged in a slice: all inputs but those that are kept.
+    fn open_inputs(
+        &self,
+        engine: &Engine,
+        span: &HalfOpen,
+    ) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
+        let kept: BTreeSet<u64> = self.kept.iter().map(|table| table.number).collect();
+        let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
+        for Input { run, tables } in &self.plan.inputs {
+            let merged = tables.iter().filter(|t| !kept.contains(&t.number) && t.meets(span));
+            let tables: Vec<_> = merged.cloned().collect();
+            let single = run.level == 0 || tables.len() == 1;
+            for meta in tables.iter().filter(|meta| single || meta.range_deletes > 0) {
+                let table = engine.tables.open(meta)?;
+                let clipped = table
+                    .range_tombstones()
+                    .iter()
+                    .filter_map(|tombstone| tombstone.clipped(&span.start, span.end.as_deref()));
+                tombstones.extend(clipped);
+                if single {
+                    sources.push(Source::Table(table.cursor(SEE_ALL)));
+                }
+            }
+            if !single {
+                let metas: Arc<[_]> = Arc::from(tables);
+                let tables = engine.tables.clone();
+                sources.push(Source::Level(LevelCursor::new(metas, tables, SEE_ALL)));
+            }
+        }
+        Ok((sources, tombstones))
+    }
 }
 
 /// The tables that the result will lie over, in key order.
@@ -96,33 +190,6 @@ fn under(version: &Version, level: usize) -> Vec<Arc<TableMeta>> {
         level.into_iter().flat_map(|level| version.tables_of(level)).cloned().collect();
     tables.sort_by(|a, b| a.smallest.cmp(&b.smallest));
     tables
-}
-
-/// What is merged: all inputs but those that are `kept`.
-fn open_inputs(
-    engine: &Engine,
-    plan: &Plan,
-    kept: &[Arc<TableMeta>],
-) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
-    let kept: BTreeSet<u64> = kept.iter().map(|table| table.number).collect();
-    let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
-    for Input { run, tables } in &plan.inputs {
-        let merged = tables.iter().filter(|table| !kept.contains(&table.number));
-        let tables: Vec<_> = merged.cloned().collect();
-        let single = run.level == 0 || tables.len() == 1;
-        for meta in tables.iter().filter(|meta| single || meta.range_deletes > 0) {
-            let table = engine.tables.open(meta)?;
-            tombstones.extend(table.range_tombstones().iter());
-            if single {
-                sources.push(Source::Table(table.cursor(SEE_ALL)));
-            }
-        }
-        if !single {
-            let metas: Arc<[_]> = Arc::from(tables);
-            sources.push(Source::Level(LevelCursor::new(metas, engine.tables.clone(), SEE_ALL)));
-        }
-    }
-    Ok((sources, tombstones))
 }
 
 /// Makes the edit durable and its version current; not one that `drops_data` from a keyspace that was given another
@@ -142,5 +209,6 @@ fn install(
     manifest.append(edit).inspect_err(|error| engine.fail(error))?;
     let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
     keyspace.install_version(version);
+    engine.tally.compactions.fetch_add(1, Ordering::Relaxed);
     Ok(true)
 }

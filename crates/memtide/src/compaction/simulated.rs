@@ -9,7 +9,7 @@ use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::TableSummary;
 
 use super::limits::Limits;
-use super::plan::Plan;
+use super::plan::{Input, Plan, SLICE_TABLES};
 use super::{lazy_leveled, leveled, tiered};
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
@@ -42,17 +42,24 @@ pub(super) struct Tree {
     keys: u64,
     /// Bytes of all tables that were ever made.
     written: u64,
+    /// Slices of merges that were not the last.
+    slices: u64,
+    /// Whether every slice is looked at, and some are the last that is done of their merge.
+    wary: bool,
 }
 
 impl Tree {
     fn new(keys: u64) -> Self {
         let version = Version::empty();
-        Self { version, rows: BTreeMap::new(), next_table: 1, next_seq: 1, keys, written: 0 }
+        let (next_table, next_seq, written, slices) = (1, 1, 0, 0);
+        let rows = BTreeMap::new();
+        Self { version, rows, next_table, next_seq, keys, written, slices, wary: false }
     }
 
     /// Any tree that strategies could have left: runs of all sizes in any level.
     fn random(seed: u64) -> Self {
         let (mut tree, mut random) = (Self::new(600), SplitMix64::new(seed));
+        tree.wary = true;
         let deepest = random.below(LEVELS as u64);
         for level in (0..=usize::try_from(deepest).expect("seven levels")).rev() {
             for rank in 0..random.below(6) {
@@ -118,25 +125,64 @@ impl Tree {
         }
         let output = plan.output.expect("no strategy here drops anything");
         let kept = plan.kept(limits, self.version.deepest().max(output.level));
-        let kept: Vec<_> = kept.into_iter().map(|table| (output, table)).collect();
-        let inputs: BTreeSet<u64> = numbers.iter().copied().collect();
+        let is_kept = |table: &&Arc<TableMeta>| kept.iter().any(|k| k.number == table.number);
+        let (mut plan, mut from) = (plan.clone(), Vec::new());
+        loop {
+            let end = plan.slice_end(&from, &kept, limits.table_size * SLICE_TABLES);
+            let whole = (from.is_empty() && end.is_none()) || !self.wary;
+            let contents = (!whole).then(|| self.contents());
+            let merged = self.merged(&plan, &kept, &from, end.as_deref());
+            let taken = plan.take_merged(end.as_deref());
+            let numbers: Vec<u64> = taken.iter().map(|table| table.number).collect();
+            let stay: Vec<_> =
+                taken.iter().filter(is_kept).map(|t| (output, Arc::clone(t))).collect();
+            let inputs = vec![Input { run: output, tables: taken }];
+            let part = Plan { inputs, output: Some(output), may_move: false };
+            part.check_order(&self.version).expect("what is replaced passes nothing");
+            for table in part.tables().filter(|table| !is_kept(table)) {
+                self.rows.remove(&table.number);
+            }
+            self.version = self.version.with(&numbers, &stay).expect("all are there");
+            let mut merged = merged;
+            for table in kept.iter().rev() {
+                let behind = merged.split_off(&number_of(&table.smallest));
+                self.add(output, behind);
+            }
+            self.add(output, merged);
+            assert!(contents.is_none_or(|contents| contents == self.contents()), "{plan:?}");
+            let Some(end) = end else { return };
+            self.slices += 1;
+            // A pause or a crash may end it here; not for ever, or nothing would come to an end.
+            if self.wary && self.slices < 30 && self.slices.is_multiple_of(3) {
+                return;
+            }
+            from = end;
+        }
+    }
+
+    /// What a slice of a merge writes.
+    fn merged(
+        &self,
+        plan: &Plan,
+        kept: &[Arc<TableMeta>],
+        from: &[u8],
+        end: Option<&[u8]>,
+    ) -> Rows {
+        let inputs: BTreeSet<u64> = plan.tables().map(|table| table.number).collect();
         let newer = self.version.runs_above(&inputs);
         let mut merged = Rows::new();
-        let is_kept = |number: &&u64| kept.iter().any(|(_, table)| table.number == **number);
-        let gone: Vec<u64> = numbers.iter().filter(|number| !is_kept(number)).copied().collect();
-        for (key, seq) in gone.iter().filter_map(|number| self.rows.remove(number)).flatten() {
-            let newest = merged.entry(key).or_default();
-            *newest = seq.max(*newest);
+        let gone = inputs.iter().filter(|number| kept.iter().all(|table| table.number != **number));
+        for (&at, &seq) in gone.flat_map(|number| &self.rows[number]) {
+            let at_key = key(at);
+            if at_key.as_slice() >= from && end.is_none_or(|end| at_key.as_slice() < end) {
+                let newest = merged.entry(at).or_default();
+                *newest = seq.max(*newest);
+            }
         }
         merged.retain(|&number, &mut seq| {
             !is_delete(seq) || self.version.may_hold(newer, &key(number), &inputs)
         });
-        self.version = self.version.with(&numbers, &kept).expect("all are there");
-        for (_, table) in kept.iter().rev() {
-            let behind = merged.split_off(&number_of(&table.smallest));
-            self.add(output, behind);
-        }
-        self.add(output, merged);
+        merged
     }
 
     /// Applies plans until there is none; every step is followed by a `check`.
@@ -175,12 +221,15 @@ pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<
         table_size: 2000,
         ..Limits::SMALL
     };
+    let mut slices = 0;
     for seed in 0..200 {
         let mut tree = Tree::random(seed);
         let contents = tree.contents();
         tree.settle(plan, &limits, |tree| assert!(tree.contents() == contents, "tree {seed}"));
         assert_eq!(settled(&tree.version), Ok(()), "tree {seed}");
+        slices += tree.slices;
     }
+    assert!(slices > 100, "{slices} slices");
 }
 
 /// What a strategy costs under random writes.

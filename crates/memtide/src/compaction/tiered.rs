@@ -3,8 +3,8 @@
 //! A write is rewritten once per level. Nothing else is worth so much space: it is bounded by merging everything once
 //! what is newer than the oldest run is as large as that.
 //!
-//! Costs: write, one per level and about two; space, 2 and level 0, and everything once more while all is merged; read,
-//! up to [`RUNS`](super::tiers::RUNS) runs per level.
+//! Costs: write, one per level and about two; space, 2 and level 0; read, up to
+//! [`RUNS`](super::tiers::RUNS) runs per level.
 
 use super::limits::Limits;
 use super::plan::Plan;

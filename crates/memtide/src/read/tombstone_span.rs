@@ -4,7 +4,7 @@
 //! of such a span and compares the following keys with the end of the span alone, until one lies behind it.
 
 use memtide_base::sync::Arc;
-use memtide_base::{RangeTombstones, Result, SeqNo, Slice, TombstoneSpan};
+use memtide_base::{RangeTombstones, Result, SeqNo, TombstoneSpan};
 use memtide_memtable::Fragmented;
 
 use crate::keyspace_state::SuperVersion;
@@ -97,8 +97,7 @@ impl TombstoneSpans {
     /// A table could not be opened.
     #[cold]
     pub(super) fn look_up(&mut self, key: &[u8]) -> Result<&HalfOpen> {
-        let keys = HalfOpen { start: Slice::copy_of(b""), end: None };
-        let mut span = Span { keys, newest: None };
+        let mut span = Span { keys: HalfOpen::all(), newest: None };
         for source in &self.sources {
             match source {
                 Source::Memtable(tombstones) => self.ask(tombstones, key, &mut span),

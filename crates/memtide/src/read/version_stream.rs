@@ -12,6 +12,7 @@ use memtide_base::{Entry, Result, Target};
 use memtide_memtable::{Anchor, Place};
 
 use super::Source;
+use crate::range::HalfOpen;
 
 /// One input of the stream.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct VersionStream {
     losers: Vec<usize>,
     /// What most keys are expected to begin with.
     anchor: Anchor,
+    /// What it shows of them.
+    span: HalfOpen,
     /// The key it stands on.
     key: Vec<u8>,
     begins_key: bool,
@@ -40,7 +43,13 @@ impl VersionStream {
         let inputs: Vec<_> =
             sources.into_iter().map(|source| Input { source, head: None }).collect();
         let losers = vec![0; inputs.len()];
-        Self { inputs, losers, anchor, key: Vec::new(), begins_key: false }
+        Self { inputs, losers, anchor, span: HalfOpen::all(), key: Vec::new(), begins_key: false }
+    }
+
+    /// The part of it that lies in `span`.
+    pub(crate) fn within(mut self, span: HalfOpen) -> Self {
+        self.span = span;
+        self
     }
 
     /// Goes to the first version of all; `false` if there is none.
@@ -49,7 +58,9 @@ impl VersionStream {
     /// A source could not be read; the stream stands nowhere.
     pub(crate) fn start(&mut self) -> Result<bool> {
         for index in 0..self.inputs.len() {
-            let found = self.inputs[index].source.cursor().seek(Target::First)?;
+            let start = &self.span.start;
+            let target = if start.is_empty() { Target::First } else { Target::Ge(start) };
+            let found = self.inputs[index].source.cursor().seek(target)?;
             self.settle(index, found);
         }
         let winner = if self.inputs.is_empty() { None } else { Some(self.play(1)) };
@@ -111,8 +122,12 @@ impl VersionStream {
         self.losers[0] = winner;
         let found = self.inputs[winner].head.is_some();
         if found && self.begins_key {
+            let key = self.inputs[winner].source.entry().key;
+            if !self.span.reaches(key, true) {
+                return false;
+            }
             self.key.clear();
-            self.key.extend_from_slice(self.inputs[winner].source.entry().key);
+            self.key.extend_from_slice(key);
         }
         found
     }

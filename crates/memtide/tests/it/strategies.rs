@@ -1,12 +1,13 @@
 //! Compaction strategies: what they write and keep on the same load, what `fifo` drops, where the choice is stored.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use memtide::{Compaction, Config, Db, Durability, KeyspaceConfig};
 use memtide_env::Simulation;
-use memtide_env::vfs::IoOp;
+use memtide_env::vfs::{CrashMode, IoOp};
 
 use crate::oracle::Draw;
 
@@ -382,4 +383,73 @@ fn every_strategy_goes_on_from_the_tree_of_every_other() {
     sim.steps.run_until_idle();
     let levels = db.stats().keyspaces[0].levels.clone();
     assert!(levels[1..].iter().all(|level| level.runs <= 1), "{levels:?}");
+}
+
+/// A merge of everything needs the space of a slice more than it ends with, not that of everything: what a slice
+/// replaces is removed before the next one. The upper run reaches across all slices, so it goes last.
+#[test]
+fn a_large_merge_gives_space_back_slice_by_slice() {
+    for compaction in [Compaction::Leveled, Compaction::LazyLeveled, Compaction::Tiered] {
+        let sim = Simulation::new(1);
+        let mut config = config(compaction);
+        config.enable_background_compaction = Some(false);
+        config.compression = Some(memtide::Codec::None);
+        let db = open(&sim, config);
+        let put = |every: u32, value: u8| {
+            for number in (0..20_000_u32).step_by(usize::try_from(every).unwrap()) {
+                db.put(number.to_be_bytes(), [value; 100]).unwrap();
+            }
+        };
+        put(1, 1);
+        db.compact().unwrap();
+        let before = db.stats();
+        put(100, 2);
+        db.delete_range(500_u32.to_be_bytes()..700_u32.to_be_bytes()).unwrap();
+        db.delete_range(5000_u32.to_be_bytes()..15_000_u32.to_be_bytes()).unwrap();
+        db.put(600_u32.to_be_bytes(), "again").unwrap();
+        db.flush().unwrap();
+        // The most table files there are at a time.
+        let most = Arc::new(AtomicU64::new(0));
+        let (seen, mut now) = (Arc::clone(&most), db.stats().keyspaces[0].tables as u64);
+        let most_needed = now + 40;
+        let disks = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&disks);
+        let is_table = |path: &Path| path.extension().is_some_and(|end| end == "sst");
+        sim.vfs.set_observer(Some(Box::new(move |at, op, disk| {
+            if at % 97 == 0 {
+                kept.lock().unwrap().push(disk.clone());
+            }
+            match op {
+                IoOp::Create { path, .. } if is_table(path) => now += 1,
+                IoOp::Remove { path } if is_table(path) => now -= 1,
+                _ => {}
+            }
+            seen.fetch_max(now, Ordering::Relaxed);
+        })));
+        db.compact().unwrap();
+        sim.vfs.set_observer(None);
+        let most = most.load(Ordering::Relaxed);
+        println!("{compaction}: {most} table files at most, {} before", most_needed - 40);
+        assert!(most > 200 && most < most_needed, "{compaction}: {most}, not {most_needed} files");
+        let after = db.stats();
+        assert!(after.compactions > before.compactions + 5, "{compaction}: {}", after.compactions);
+        let check = |db: &Db| {
+            assert_eq!(db.iter().count(), 9801);
+            assert_eq!(db.iter().rev().count(), 9801);
+            for (number, value) in [(600_u32, &b"again"[..]), (400, &[2; 100]), (401, &[1; 100])] {
+                assert_eq!(db.get(number.to_be_bytes()).unwrap().as_deref(), Some(value));
+            }
+        };
+        check(&db);
+        // Whatever slices a power cut leaves.
+        let disks = std::mem::take(&mut *disks.lock().unwrap());
+        assert!(disks.len() > 4, "{} cuts", disks.len());
+        for (seed, disk) in (0..).zip(disks) {
+            let sim = Simulation::on(disk.crash(CrashMode::Subset, seed), seed);
+            let db = open(&sim, self::config(compaction));
+            check(&db);
+            db.compact().unwrap();
+            check(&db);
+        }
+    }
 }
