@@ -151,13 +151,26 @@ fn latency(h: &Histogram<u64>) -> String {
     let us = |ns: u64| ns as f64 / 1e3;
     let at = |q: f64| us(h.value_at_quantile(q));
     format!(
-        r#""mean_us":{:.3},"p50_us":{:.3},"p99_us":{:.3},"p999_us":{:.3},"max_us":{:.3}"#,
+        r#""mean_us":{:.3},"p50_us":{:.3},"p99_us":{:.3},"p999_us":{:.3},"p9999_us":{:.3},"max_us":{:.3}"#,
         h.mean() / 1e3,
         at(0.5),
         at(0.99),
         at(0.999),
+        at(0.9999),
         us(h.max())
     )
+}
+
+/// Operations of the smallest and the median whole second, as members of a JSON object, and of each; nothing for
+/// fewer than three of them.
+fn by_second(seconds: &[u64]) -> String {
+    let whole = &seconds[..seconds.len().saturating_sub(1)];
+    if whole.len() < 3 {
+        return String::new();
+    }
+    let mut sorted = whole.to_vec();
+    sorted.sort_unstable();
+    format!(r#","second_min":{},"second_median":{},"by_second":{whole:?}"#, sorted[0], sorted[sorted.len() / 2])
 }
 
 fn main() {
@@ -170,7 +183,7 @@ fn main() {
 /// Prints what a workload did as one line of JSON.
 fn report(args: &Args, run: &Run, name: &str, outcome: &Outcome, before: &Usage, start: &Usage, user_total: u64) {
     let after = proc::usage();
-    let Outcome { ops, elapsed, latency: times, user_bytes, writer } = outcome;
+    let Outcome { ops, elapsed, latency: times, by_second: seconds_ops, user_bytes, writer } = outcome;
     let seconds = elapsed.as_secs_f64();
     let live_bytes = run.live.load(Relaxed) * (args.key_size + args.value_size) as u64;
     let disk = proc::disk_bytes(&args.config.dir);
@@ -185,7 +198,7 @@ fn report(args: &Args, run: &Run, name: &str, outcome: &Outcome, before: &Usage,
             r#""compression":"{}","sync":{},"ops":{},"seconds":{:.6},"ops_s":{:.0},{},"#,
             r#""cpu_seconds":{:.3},"peak_rss":{},"anon_rss":{},"user_bytes":{},"disk_written":{},"#,
             r#""call_written":{},"write_amp":{},"total_write_amp":{},"total_call_amp":{},"disk_bytes":{},"#,
-            r#""live_bytes":{},"space_amp":{},"memory":{{{}}}{}}}"#
+            r#""live_bytes":{},"space_amp":{},"memory":{{{}}}{}{}}}"#
         ),
         args.engine,
         name,
@@ -213,6 +226,7 @@ fn report(args: &Args, run: &Run, name: &str, outcome: &Outcome, before: &Usage,
         live_bytes,
         ratio(disk, live_bytes),
         memory.join(","),
+        by_second(seconds_ops),
         writer,
     );
 }
