@@ -220,7 +220,7 @@ impl Job for CompactionJob {
     fn step(&mut self) -> Step {
         let Some(engine) = alive(&self.engine) else { return Step::Done };
         // Whoever ends a pause wakes the job.
-        if engine.health.check_writable().is_err() || engine.pace.is_paused() {
+        if engine.health.check_writable().is_err() || engine.hold.is_paused() {
             return Step::Park(None);
         }
         let now = engine.env.clock.now();

@@ -25,7 +25,7 @@ impl CompactionPause {
     /// Waits until the compactions that run have stopped.
     pub(crate) fn begin(handle: &Arc<Handle>) -> Self {
         let engine = handle.engine();
-        engine.pace.pause();
+        engine.hold.pause();
         let held = Arc::new(Held { handle: Arc::clone(handle) });
         // Those that wait for their rate are told so.
         engine.freed.notify();
@@ -39,7 +39,7 @@ impl CompactionPause {
 impl Drop for Held {
     fn drop(&mut self) {
         let engine = self.handle.engine();
-        engine.pace.resume();
+        engine.hold.resume();
         engine.wake_compaction();
     }
 }

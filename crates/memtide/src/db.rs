@@ -280,7 +280,7 @@ impl Db {
     pub fn compact(&self) -> Result<()> {
         let engine = self.engine();
         self.check_upkeep()?;
-        engine.pace.check()?;
+        engine.hold.check()?;
         self.flush()?;
         let merged = engine.all_keyspaces().iter().try_for_each(|k| compaction::whole(engine, k));
         // Meanwhile the job has left those keyspaces alone.

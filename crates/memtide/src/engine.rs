@@ -25,8 +25,8 @@ use crate::config::{Config, KeyspaceOptions, Settings};
 use crate::durable::Durable;
 use crate::files::Layout;
 use crate::health::HealthState;
+use crate::hold::Hold;
 use crate::keyspace_state::KeyspaceState;
-use crate::pace::Pace;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{Graveyard, Manifest};
@@ -128,7 +128,7 @@ pub(crate) struct Engine {
     pub(crate) snapshots: Snapshots,
     pub(crate) health: HealthState,
     /// Whether compactions may run, and how fast.
-    pub(crate) pace: Pace,
+    pub(crate) hold: Hold,
     /// Something became possible that writers may wait for: memory was freed, or writing became pointless. Compactions
     /// that wait for their rate wake with it.
     pub(crate) freed: Event,

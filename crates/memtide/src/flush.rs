@@ -81,7 +81,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 version: &claim.version,
                 given_up: Vec::new(),
                 span: HalfOpen::all(),
-                pace: &|_| Ok(()),
+                written: &|_| Ok(()),
             },
         )
     })?;

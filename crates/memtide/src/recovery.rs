@@ -40,8 +40,8 @@ use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, BLOB_DIR, LOCK, Layout, TABLE_DIR, WAL_DIR};
 use crate::flush;
 use crate::health::HealthState;
+use crate::hold::Hold;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
-use crate::pace::Pace;
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
@@ -328,7 +328,7 @@ impl Parts<'_> {
             durable: Durable::default(),
             snapshots: Snapshots::default(),
             health,
-            pace: Pace::default(),
+            hold: Hold::default(),
             freed: Event::new(),
             flush_work: AtomicBool::new(false),
             merge_work: AtomicBool::new(false),

@@ -65,7 +65,7 @@ pub(crate) struct Rewrite<'m> {
     /// Which keys are merged; the tombstones are clipped to them.
     pub(crate) span: HalfOpen,
     /// Called whenever so many bytes more were written; an error ends the merge.
-    pub(crate) pace: &'m dyn Fn(u64) -> Result<()>,
+    pub(crate) written: &'m dyn Fn(u64) -> Result<()>,
 }
 
 /// What a version holds outside a merge and is not surely newer.
@@ -108,7 +108,7 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
-/// Bytes of entries between two looks at the pace.
+/// Bytes of entries between two calls of `written`.
 const STRIDE: usize = 64 << 10;
 
 /// Runs the merge and returns the new tables and blob files, as an edit names them.
@@ -124,9 +124,9 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
         bars: Vec::new(),
         under: Vec::new(),
         overlap: 0,
-        pace: merge.pace,
+        written: merge.written,
         stride: 0,
-        paced: 0,
+        told: 0,
         apart: 0,
         open: None,
         begins: merge.span.start.to_vec(),
@@ -162,11 +162,11 @@ struct Outputs<'e> {
     under: Vec<Arc<TableMeta>>,
     /// Bytes of those that the present table lies over.
     overlap: u64,
-    pace: &'e dyn Fn(u64) -> Result<()>,
-    /// Bytes of entries since `pace` was called, and what it was told of the present table.
+    written: &'e dyn Fn(u64) -> Result<()>,
+    /// Bytes of entries since `written` was called, and what it was told of the present table.
     stride: usize,
-    paced: u64,
-    /// Bytes that went into blob files since the pace was looked at.
+    told: u64,
+    /// Bytes that went into blob files since then.
     apart: u64,
     open: Option<(u64, TableBuilder)>,
     /// Where the present table's share of the key space begins.
@@ -196,7 +196,7 @@ impl Outputs<'_> {
             }
             let bytes = entry.key.len() + entry.value.len();
             self.add(entry, &merge.given_up)?;
-            self.keep_pace(bytes)
+            self.tell(bytes)
         })?;
         self.cut_at_bars(None)?;
         self.finish(end.as_deref())?;
@@ -267,16 +267,16 @@ impl Outputs<'_> {
     }
 
     /// Says how much was written, now and then.
-    fn keep_pace(&mut self, added: usize) -> Result<()> {
+    fn tell(&mut self, added: usize) -> Result<()> {
         self.stride += added;
         if (self.stride as u64).saturating_add(self.apart) < STRIDE as u64 {
             return Ok(());
         }
         self.stride = 0;
         let written = self.open.as_ref().map_or(0, |(_, builder)| builder.estimated_bytes());
-        let more = written.saturating_sub(self.paced);
-        self.paced += more;
-        (self.pace)(more + std::mem::take(&mut self.apart))
+        let more = written.saturating_sub(self.told);
+        self.told += more;
+        (self.written)(more + std::mem::take(&mut self.apart))
     }
 
     fn builder(&mut self) -> Result<&mut TableBuilder> {
@@ -333,10 +333,10 @@ impl Outputs<'_> {
                 self.remove(number);
             }
             let summary = finished?;
-            let more = summary.size.saturating_sub(std::mem::take(&mut self.paced));
+            let more = summary.size.saturating_sub(std::mem::take(&mut self.told));
             let (keyspace, run) = (self.keyspace, self.run);
             self.done.push(StoredTable { keyspace, run, number, summary });
-            (self.pace)(more)?;
+            (self.written)(more)?;
         }
         Ok(())
     }

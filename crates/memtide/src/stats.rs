@@ -154,7 +154,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         stalls_for_memory: StallStats::of(&stalls.memory),
         stalls_for_merges: StallStats::of(&stalls.merge),
         stalls_for_segments: StallStats::of(&stalls.segment),
-        compaction_paused: engine.pace.is_paused(),
+        compaction_paused: engine.hold.is_paused(),
         compaction_rate_waits: StallStats::of(&stalls.compaction_rate),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),

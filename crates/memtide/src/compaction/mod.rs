@@ -6,10 +6,10 @@
 
 mod fifo;
 mod garbage;
+mod hold;
 mod lazy_leveled;
 mod leveled;
 mod limits;
-mod pace;
 mod plan;
 mod run;
 #[cfg(test)]

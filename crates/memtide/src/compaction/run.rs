@@ -10,7 +10,7 @@ use memtide_base::{RangeTombstone, Result, Slice};
 use super::garbage;
 use super::limits::Limits;
 use super::plan::{Input, Plan, SLICE_TABLES};
-use super::{Alone, pace};
+use super::{Alone, hold};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -30,7 +30,7 @@ pub(super) fn run(
     choose: &dyn Fn(&Version) -> Result<Option<Plan>>,
 ) -> Result<bool> {
     // Closing and pausing wait for that lock: what did not begin before must not begin at all.
-    pace::check(engine)?;
+    hold::check(engine)?;
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
@@ -102,7 +102,7 @@ impl Merge {
             engine.bury();
             let Some(end) = end else { return Ok(()) };
             from = end;
-            pace::check(engine)?;
+            hold::check(engine)?;
         }
     }
 
@@ -145,7 +145,7 @@ impl Merge {
                 version: &version,
                 given_up: garbage::due(&version, &Limits::of(engine)),
                 span,
-                pace: &|bytes| pace::keep(engine, bytes),
+                written: &|bytes| hold::keep(engine, bytes),
             },
         )
     }

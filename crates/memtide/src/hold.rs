@@ -13,13 +13,13 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// Pauses, and what was written.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Hold {
     pauses: AtomicUsize,
     /// When as much may have been written as was.
     even: Mutex<Duration>,
 }
 
-impl Pace {
+impl Hold {
     /// Begins a pause.
     pub(crate) fn pause(&self) {
         self.pauses.fetch_add(1, Ordering::SeqCst);
@@ -60,23 +60,23 @@ mod tests {
 
     #[test]
     fn what_was_not_written_in_time_is_made_up_for_a_little() {
-        let pace = Pace::default();
+        let hold = Hold::default();
         let ms = Duration::from_millis;
-        assert_eq!(pace.even_after(ms(0), 1000, 10_000), ms(100));
-        assert_eq!(pace.even_after(ms(50), 500, 10_000), ms(150));
-        assert_eq!(pace.even_after(ms(10_000), 1000, 10_000), ms(10_000));
-        assert_eq!(pace.even_after(ms(10_000), 1000, 10_000), ms(10_100));
-        assert!(pace.even_after(ms(10_000), u64::MAX, 1) > ms(1 << 40));
+        assert_eq!(hold.even_after(ms(0), 1000, 10_000), ms(100));
+        assert_eq!(hold.even_after(ms(50), 500, 10_000), ms(150));
+        assert_eq!(hold.even_after(ms(10_000), 1000, 10_000), ms(10_000));
+        assert_eq!(hold.even_after(ms(10_000), 1000, 10_000), ms(10_100));
+        assert!(hold.even_after(ms(10_000), u64::MAX, 1) > ms(1 << 40));
     }
 
     #[test]
     fn it_is_paused_until_the_last_pause_ends() {
-        let pace = Pace::default();
-        pace.pause();
-        pace.pause();
-        pace.resume();
-        assert!(pace.is_paused() && pace.check().is_err());
-        pace.resume();
-        assert!(pace.check().is_ok());
+        let hold = Hold::default();
+        hold.pause();
+        hold.pause();
+        hold.resume();
+        assert!(hold.is_paused() && hold.check().is_err());
+        hold.resume();
+        assert!(hold.check().is_ok());
     }
 }

@@ -13,7 +13,7 @@ const OVERLOAD: usize = 2;
 pub(super) fn check(engine: &Engine) -> Result<()> {
     engine.check_open()?;
     engine.health.check_writable()?;
-    engine.pace.check()
+    engine.hold.check()
 }
 
 /// Waits until `bytes` more may have been written, unless level 0 of a keyspace is overloaded.
@@ -21,13 +21,13 @@ pub(super) fn check(engine: &Engine) -> Result<()> {
 /// # Errors
 /// `Busy` while a pause is held; if it has to wait, as [`check`], also while it waits.
 pub(super) fn keep(engine: &Engine, bytes: u64) -> Result<()> {
-    engine.pace.check()?;
+    engine.hold.check()?;
     let Some(rate) = engine.settings.compaction_rate.filter(|_| !is_overloaded(engine)) else {
         return Ok(());
     };
     let clock = &engine.env.clock;
     let began = clock.now();
-    let even = engine.pace.even_after(began, bytes, rate);
+    let even = engine.hold.even_after(began, bytes, rate);
     loop {
         // Who closes, pauses or flushes notifies after that, so this wait misses none of it.
         let seen = engine.freed.count();
