@@ -110,14 +110,23 @@ impl Job for FlushJob {
         if !engine.flush_work.swap(false, Ordering::AcqRel) {
             return Step::Park(None);
         }
-        let Some(keyspace) = due(&engine) else { return Step::Park(None) };
+        let Some(keyspace) = due(&engine) else {
+            engine.pace.flushes.lock().rest(engine.env.clock.now());
+            return Step::Park(None);
+        };
+        engine.pace.flushes.lock().begin(engine.env.clock.now());
         // There may be more to do than this one.
         engine.flush_work.store(true, Ordering::Release);
         // Whoever waits from now on waits for this attempt, not for the one that failed before.
         *engine.flush_failure.lock() = None;
-        let Err(error) = flush::flush_beside_writers(&engine, &keyspace) else {
-            return Step::Again;
+        let error = match flush::flush_beside_writers(&engine, &keyspace) {
+            Ok(bytes) => {
+                engine.pace.flushes.lock().done(engine.env.clock.now(), bytes);
+                return Step::Again;
+            }
+            Err(error) => error,
         };
+        engine.pace.flushes.lock().rest(engine.env.clock.now());
         *engine.flush_failure.lock() = Some(error.to_string());
         keyspace.want_flush();
         engine.freed.notify();
@@ -132,9 +141,9 @@ impl Job for FlushJob {
 /// The keyspace to flush next.
 fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
     let keyspaces = engine.all_keyspaces();
-    let wanted = keyspaces.iter().find(|keyspace| {
-        keyspace.flush_wanted.load(Ordering::Acquire) || write::flush_is_due(engine, keyspace)
-    });
+    let wanted = keyspaces
+        .iter()
+        .find(|keyspace| keyspace.is_flush_wanted() || write::flush_is_due(engine, keyspace));
     if let Some(keyspace) = wanted {
         return Some(Arc::clone(keyspace));
     }
@@ -186,6 +195,7 @@ impl Job for MergeJob {
             match sealed_merge::merge(&engine, &keyspace, most, room) {
                 Ok(Merge::Done) => {
                     self.last = keyspace.id;
+                    write::refresh_memory(&engine);
                     engine.freed.notify();
                     return Step::Again;
                 }
@@ -224,6 +234,7 @@ impl Job for CompactionJob {
             return Step::Park(None);
         }
         let now = engine.env.clock.now();
+        engine.pace.compactions.lock().begin(now);
         self.resting.retain(|_, until| *until > now);
         for keyspace in from_behind(&engine, self.last) {
             if self.resting.contains_key(&keyspace.id) {
@@ -244,6 +255,7 @@ impl Job for CompactionJob {
                 }
             }
         }
+        engine.pace.compactions.lock().rest(engine.env.clock.now());
         if self.resting.is_empty() {
             *engine.compaction_failure.lock() = None;
         }

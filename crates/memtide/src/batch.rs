@@ -28,6 +28,9 @@ pub(crate) trait Writes {
     /// These operations, in order.
     fn ops(&self, logged: bool) -> impl Iterator<Item = BatchOp<'_>> + Clone;
 
+    /// Bytes of all operations, encoded.
+    fn bytes(&self) -> usize;
+
     /// Bytes of the logged operations, encoded.
     fn logged_len(&self) -> usize;
 
@@ -73,6 +76,11 @@ impl Writes for Single<'_> {
     #[inline]
     fn ops(&self, logged: bool) -> impl Iterator<Item = BatchOp<'_>> + Clone {
         (self.keyspace.is_logged() == logged).then_some(self.op).into_iter()
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.op.encoded_len()
     }
 
     #[inline]
@@ -125,6 +133,10 @@ impl Writes for BatchBody {
         BatchOps::new(bytes, *count).map(|op| op.expect("a batch decodes what it encoded"))
     }
 
+    fn bytes(&self) -> usize {
+        self.logged.bytes.len() + self.unlogged.bytes.len()
+    }
+
     fn logged_len(&self) -> usize {
         self.logged.bytes.len()
     }
@@ -162,11 +174,6 @@ impl BatchBody {
     /// Operations in the batch.
     pub(crate) fn len(&self) -> usize {
         self.logged.count as usize + self.unlogged.count as usize
-    }
-
-    /// Bytes of its operations, encoded.
-    pub(crate) fn bytes(&self) -> usize {
-        self.logged.bytes.len() + self.unlogged.bytes.len()
     }
 
     pub(crate) fn range_deletes(&self) -> usize {

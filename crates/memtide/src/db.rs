@@ -216,9 +216,9 @@ impl Db {
         self.commit(batch, durability, patience)
     }
 
-    /// As [`Db::write`], but waits for nothing: neither for memory, merges of memtables or the next segment of the
-    /// log before it begins, nor for the device afterwards. At level `Sync` the write is visible when this returns and
-    /// acknowledged once the [`Commit`] was waited for.
+    /// As [`Db::write`], but waits for nothing: neither for memory, merges of memtables, the next segment of the log or
+    /// its turn while upkeep is behind, before it begins, nor for the device afterwards. At level `Sync` the write is
+    /// visible when this returns and acknowledged once the [`Commit`] was waited for.
     ///
     /// Commits in progress are let through first, which takes as long as their writes to the log.
     ///

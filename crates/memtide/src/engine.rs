@@ -27,6 +27,7 @@ use crate::files::Layout;
 use crate::health::HealthState;
 use crate::hold::Hold;
 use crate::keyspace_state::KeyspaceState;
+use crate::pace::Pace;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::version::{Graveyard, Manifest};
@@ -72,6 +73,9 @@ pub(crate) struct Stalls {
     pub(crate) segment: Stall,
     /// Of compactions, for their rate.
     pub(crate) compaction_rate: Stall,
+    /// Waits for a turn, by what held the writer back.
+    pub(crate) slowed_by_memory: Stall,
+    pub(crate) slowed_by_compaction: Stall,
 }
 
 /// Waits of one kind.
@@ -121,6 +125,9 @@ pub(crate) struct Engine {
     pub(crate) commit: Mutex<Option<Log>>,
     /// Writers that want it.
     pub(crate) commit_queue: CommitQueue,
+    /// How fast writers may go. Elsewhere, as every put looks at it: beside what others write all the time it would not
+    /// stay in the caches.
+    pub(crate) pace: Box<Pace>,
     /// Held by who syncs the log.
     pub(crate) sync: Mutex<()>,
     /// How much of the log is on the device, and who waits for more.

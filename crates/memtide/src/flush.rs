@@ -27,15 +27,15 @@ const BESIDE_WRITERS: usize = RUNS_MAX / 4;
 /// # Errors
 /// The memtables stay and are read as before; a table that was being written is removed.
 pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
-    flush_oldest(engine, keyspace, usize::MAX)
+    flush_oldest(engine, keyspace, usize::MAX).map(drop)
 }
 
-/// As [`flush`], of as much as lets writers go on meanwhile.
-pub(crate) fn flush_beside_writers(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+/// As [`flush`], of as much as lets writers go on meanwhile; says how many bytes of memtables that were.
+pub(crate) fn flush_beside_writers(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<u64> {
     flush_oldest(engine, keyspace, BESIDE_WRITERS)
 }
 
-fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<()> {
+fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<u64> {
     let _upkeep = keyspace.upkeep.lock();
     // Closing waits for this lock: what did not begin before must not begin at all.
     engine.check_open()?;
@@ -47,13 +47,15 @@ fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) 
 
 /// As [`flush`]. The caller holds `upkeep`, or is alone.
 pub(crate) fn flush_sealed(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
-    flush_claimed(engine, keyspace, usize::MAX)
+    flush_claimed(engine, keyspace, usize::MAX).map(drop)
 }
 
-fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<()> {
+fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<u64> {
     keyspace.flush_wanted.store(false, Ordering::Release);
-    let Some(claim) = keyspace.claim(at_most) else { return Ok(()) };
+    let Some(claim) = keyspace.claim(at_most) else { return Ok(0) };
+    engine.wake_merge();
     let sealed = &claim.tables;
+    let bytes = sealed.iter().map(|table| table.usage().reserved).sum();
     let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
     if keyspace.is_logged() {
         write::sync_to(engine, flushed_to)?;
@@ -90,10 +92,12 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
     drop(claim);
     engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
+    write::refresh_memory(engine);
+    write::refresh_tree(engine, keyspace);
     engine.freed.notify();
     write::release(engine, wal_start);
     engine.wake_compaction();
-    Ok(())
+    Ok(bytes)
 }
 
 /// Makes the keyspace's new version current; says where the log begins since.

@@ -12,7 +12,8 @@ use memtide_base::sync::{Arc, Guard, Mutex, Swap};
 use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
-use crate::config::KeyspaceOptions;
+use crate::config::{Compaction, KeyspaceOptions};
+use crate::pace::TreePace;
 use crate::version::Version;
 
 /// Memtables of a keyspace at most, the active one included: a read looks into no more. A writer that would make
@@ -61,6 +62,8 @@ pub(crate) struct KeyspaceState {
     pub(crate) reshape: Mutex<()>,
     /// What a program's own memtable was last caught at.
     fault: Mutex<Option<String>>,
+    /// What its tables demand of the pace of its writers.
+    pub(crate) pace: TreePace,
     /// Set when a flush was asked for although no trigger says so.
     pub(crate) flush_wanted: AtomicBool,
     /// Set when merging in memory cannot make fewer of the sealed memtables, so that only a flush can.
@@ -118,6 +121,7 @@ impl KeyspaceState {
             upkeep: Mutex::new(()),
             reshape: Mutex::new(()),
             fault: Mutex::new(None),
+            pace: TreePace::default(),
             flush_wanted: AtomicBool::new(false),
             unmergeable: AtomicBool::new(false),
         }
@@ -135,6 +139,10 @@ impl KeyspaceState {
 
     pub(crate) fn max_memtable_size(&self) -> u64 {
         self.options.lock().max_memtable_size
+    }
+
+    pub(crate) fn compaction(&self) -> Compaction {
+        self.options.lock().compaction
     }
 
     pub(crate) fn set_options(&self, options: KeyspaceOptions) {
@@ -196,6 +204,8 @@ impl KeyspaceState {
             return None;
         }
         *claimed = tables.len();
+        // Beside a flush merges have others to choose from.
+        self.unmergeable.store(false, Ordering::Release);
         Some(Claim { keyspace: self, tables, version: Arc::clone(&current.version) })
     }
 
@@ -267,6 +277,11 @@ impl KeyspaceState {
     /// The smallest sequence number that only memtables hold; `None` if they are empty.
     pub(crate) fn first_seq(&self) -> Option<SeqNo> {
         self.current().memtables().filter_map(|table| table.first_seq()).min()
+    }
+
+    /// Whether a flush was asked for.
+    pub(crate) fn is_flush_wanted(&self) -> bool {
+        self.flush_wanted.load(Ordering::Acquire)
     }
 
     /// Asks for a flush; returns whether nobody had asked before.

@@ -324,6 +324,7 @@ impl Parts<'_> {
             manifest: Mutex::new(manifest),
             commit: Mutex::new(None),
             commit_queue: CommitQueue::default(),
+            pace: Box::default(),
             sync: Mutex::new(()),
             durable: Durable::default(),
             snapshots: Snapshots::default(),

@@ -58,6 +58,14 @@ pub struct Stats {
     pub compaction_paused: bool,
     /// Waits of compactions that wrote faster than `tree.compaction_rate`.
     pub compaction_rate_waits: StallStats,
+    /// Waits of writers that were slowed down because flushes are behind, before the memory was full.
+    pub slowdowns_for_memory: StallStats,
+    /// Waits of writers that were slowed down because compaction is behind: level 0 has many runs, or a deeper level is
+    /// far above its target.
+    pub slowdowns_for_compaction: StallStats,
+    /// Bytes of keys and values per second that writers are held to at this moment, in the keyspace that is held back
+    /// most; `None` while none is.
+    pub write_rate: Option<u64>,
     /// Why the last background flush failed; `None` if it did not. It is tried again.
     pub flush_failure: Option<String>,
     /// Why the last background compaction failed; `None` if it did not. It is tried again.
@@ -156,6 +164,9 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         stalls_for_segments: StallStats::of(&stalls.segment),
         compaction_paused: engine.hold.is_paused(),
         compaction_rate_waits: StallStats::of(&stalls.compaction_rate),
+        slowdowns_for_memory: StallStats::of(&stalls.slowed_by_memory),
+        slowdowns_for_compaction: StallStats::of(&stalls.slowed_by_compaction),
+        write_rate: engine.pace.slowest(),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
     }

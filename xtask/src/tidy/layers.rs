@@ -13,7 +13,7 @@ const SRC: &str = "crates/memtide/src";
 const LAYERS: &[(&str, &[&str])] = &[
     ("words", &["config", "health", "hold", "range", "snapshots"]),
     ("shape of the tree", &["blob_store", "durable", "files", "table_store", "version", "wal"]),
-    ("state", &["batch", "commit_queue", "engine", "keyspace_state"]),
+    ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace"]),
     ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
     ("drivers", &["background", "handle", "recovery", "shutdown", "verify"]),

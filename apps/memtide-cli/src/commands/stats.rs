@@ -82,6 +82,8 @@ fn whole(stats: &Stats) -> comfy_table::Table {
         ("waits for merges", waits(stats.stalls_for_merges)),
         ("waits for log segments", waits(stats.stalls_for_segments)),
         ("waits for the compaction rate", waits(stats.compaction_rate_waits)),
+        ("slowed down for memory", waits(stats.slowdowns_for_memory)),
+        ("slowed down for compaction", waits(stats.slowdowns_for_compaction)),
         ("flushes, compactions", format!("{}, {}", stats.flushes, stats.compactions)),
     ] {
         table.add_row([name.to_owned(), value]);

@@ -28,6 +28,9 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "stalls_for_segments": stall(stats.stalls_for_segments),
         "compaction_paused": stats.compaction_paused,
         "compaction_rate_waits": stall(stats.compaction_rate_waits),
+        "slowdowns_for_memory": stall(stats.slowdowns_for_memory),
+        "slowdowns_for_compaction": stall(stats.slowdowns_for_compaction),
+        "write_rate": stats.write_rate,
     })
 }
 

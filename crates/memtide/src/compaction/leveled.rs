@@ -45,6 +45,12 @@ pub(super) fn plan(version: &Version, limits: &Limits) -> Option<Plan> {
     tombstones::end(version, limits.settled)
 }
 
+/// How many thousandths of its target the most overdue level below level 0 holds.
+pub(super) fn overdue(version: &Version, limits: &Limits) -> u128 {
+    let goal = Targets::of(version, limits);
+    (1..goal.last).map(|level| goal.score(version, level)).max().unwrap_or(0)
+}
+
 /// The level that holds so much well, if it is the last.
 pub(super) fn level_for(weight: u64, limits: &Limits) -> usize {
     let outgrown = |level: &usize| Targets { last: *level, weight, limits: *limits }.is_outgrown();

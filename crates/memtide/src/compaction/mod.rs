@@ -25,6 +25,7 @@ use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 use crate::version::Version;
+use crate::write;
 use limits::Limits;
 use plan::{LEVEL0_MAX, Plan};
 
@@ -37,7 +38,11 @@ type Alone<'k> = MutexGuard<'k, ()>;
 /// The tree is as it was; what was written is removed. `Busy`: compaction was paused meanwhile.
 pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
     match keyspace.reshape.try_lock() {
-        Some(alone) => urgent(engine, keyspace, &alone),
+        Some(alone) => {
+            let done = urgent(engine, keyspace, &alone);
+            refresh_pace(engine, keyspace);
+            done
+        }
         None => Ok(false),
     }
 }
@@ -53,6 +58,18 @@ fn urgent(engine: &Engine, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> 
         };
         Ok(plan.or_else(|| garbage::plan(version, &limits)))
     })
+}
+
+/// Has writers of the keyspace go as fast as the shape of its tree allows.
+fn refresh_pace(engine: &Engine, keyspace: &KeyspaceState) {
+    let (version, limits) = (Arc::clone(&keyspace.current().version), Limits::of(engine));
+    let overdue = match keyspace.compaction() {
+        Compaction::Leveled => leveled::overdue(&version, &limits),
+        Compaction::LazyLeveled | Compaction::Tiered => tiers::overdue(&version),
+        Compaction::Fifo => 0,
+    };
+    keyspace.pace.set_overdue(u64::try_from(overdue).unwrap_or(u64::MAX));
+    write::refresh_tree(engine, keyspace);
 }
 
 /// Merges all tables of a keyspace into one run, or drops all that is to be dropped. Each table of level 0 is open
@@ -81,6 +98,7 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
     let empty = |version: &Version| Ok(garbage::plan(version, &Limits::of(engine)));
     let is_due = || !garbage::due(&keyspace.current().version, &Limits::of(engine)).is_empty();
     while is_due() && run::run(engine, keyspace, alone, &empty)? {}
+    refresh_pace(engine, keyspace);
     Ok(())
 }
 

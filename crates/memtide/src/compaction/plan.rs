@@ -89,6 +89,12 @@ impl Plan {
         self.inputs.iter().flat_map(|input| &input.tables)
     }
 
+    /// Those of level 0 among them.
+    pub(super) fn level0(&self) -> impl Iterator<Item = &Arc<TableMeta>> {
+        let level0 = self.inputs.iter().filter(|input| input.run.level == 0);
+        level0.flat_map(|input| &input.tables)
+    }
+
     /// The run its tables can change to without being rewritten: one of level 0 can, and those of one run.
     pub(crate) fn is_move(&self) -> Option<RunId> {
         let [only] = self.inputs.as_slice() else { return None };

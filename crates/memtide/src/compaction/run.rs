@@ -1,5 +1,6 @@
 //! Runs a compaction plan.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use memtide_base::seqno::SEE_ALL;
@@ -14,10 +15,15 @@ use super::{Alone, hold};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
+use crate::pace::WHOLE;
 use crate::range::HalfOpen;
 use crate::read::{LevelCursor, Source};
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
 use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
+use crate::write;
+
+/// Bytes between two looks at how far a compaction is.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// Asks `choose` for a plan and runs it; `false` if there was none.
 ///
@@ -34,6 +40,7 @@ pub(super) fn run(
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
+    let progress = Progress::of(engine, keyspace, &plan);
     if let (None, Some(output)) = (plan.is_move(), plan.output) {
         let last = version.deepest().max(output.level);
         let merge = Merge {
@@ -45,7 +52,7 @@ pub(super) fn run(
         };
         // No file of a replaced table goes while a version names it.
         drop(version);
-        return merge.run(engine, keyspace).map(|()| true);
+        return merge.run(&progress).map(|()| true);
     }
     let moved = plan.is_move().into_iter();
     let added = moved.flat_map(|run| plan.tables().map(move |t| Change::TableAdd(t.stored(run))));
@@ -53,8 +60,10 @@ pub(super) fn run(
     if !install(engine, keyspace, edit, plan.output.is_none())? {
         return Ok(false);
     }
+    progress.finish();
     drop((version, plan));
     engine.bury();
+    engine.freed.notify();
     Ok(true)
 }
 
@@ -82,14 +91,15 @@ struct Merge {
 impl Merge {
     /// Merges slice by slice of the keys: each is installed, and what it replaces gives its space back, before the next
     /// one begins.
-    fn run(mut self, engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+    fn run(mut self, progress: &Progress<'_>) -> Result<()> {
+        let Progress { engine, keyspace, .. } = *progress;
         let bytes_max = engine.settings.table_size.saturating_mul(SLICE_TABLES);
         let mut from = Vec::new();
         loop {
             let end = self.plan.slice_end(&from, &self.kept, bytes_max);
             let start = Slice::copy_of(&from);
             let span = HalfOpen { start, end: end.as_deref().map(Slice::copy_of) };
-            let written = self.slice(engine, keyspace, span)?;
+            let written = self.slice(progress, span)?;
             let replaced = self.plan.take_merged(end.as_deref());
             debug_assert_eq!(self.check(keyspace, &replaced), Ok(()), "{replaced:?}");
             let is_kept =
@@ -100,7 +110,12 @@ impl Merge {
             install(engine, keyspace, edit, false)?;
             drop(replaced);
             engine.bury();
-            let Some(end) = end else { return Ok(()) };
+            engine.freed.notify();
+            let Some(end) = end else {
+                progress.finish();
+                return Ok(());
+            };
+            progress.leave(self.plan.level0().count());
             from = end;
             hold::check(engine)?;
         }
@@ -114,12 +129,8 @@ impl Merge {
     }
 
     /// Writes what the inputs hold of the keys in `span`.
-    fn slice(
-        &self,
-        engine: &Engine,
-        keyspace: &Arc<KeyspaceState>,
-        span: HalfOpen,
-    ) -> Result<Vec<Change>> {
+    fn slice(&self, progress: &Progress<'_>, span: HalfOpen) -> Result<Vec<Change>> {
+        let Progress { engine, keyspace, .. } = *progress;
         let readers = engine.snapshots.readers();
         let version = Arc::clone(&keyspace.current().version);
         let numbers = self.plan.tables().map(|table| table.number).collect();
@@ -145,7 +156,10 @@ impl Merge {
                 version: &version,
                 given_up: garbage::due(&version, &Limits::of(engine)),
                 span,
-                written: &|bytes| hold::keep(engine, bytes),
+                written: &|bytes| {
+                    progress.add(bytes);
+                    hold::keep(engine, bytes)
+                },
             },
         )
     }
@@ -180,6 +194,83 @@ impl Merge {
             }
         }
         Ok((sources, tombstones))
+    }
+}
+
+/// How far a compaction is: its inputs from level 0 count less and less in the pace of writers, and fully again once
+/// this is dropped and either they are gone or it has failed.
+struct Progress<'m> {
+    engine: &'m Engine,
+    keyspace: &'m Arc<KeyspaceState>,
+    level0_runs: u64,
+    level0_bytes: u64,
+    /// Of all inputs.
+    bytes: u64,
+    /// Of those of level 0, how many are gone already.
+    gone: Cell<u64>,
+    /// Bytes that were written, and how many of them the pace knows of.
+    written: Cell<u64>,
+    told: Cell<u64>,
+    /// Bytes of level 0 that were counted as done with.
+    done: Cell<u64>,
+}
+
+impl<'m> Progress<'m> {
+    fn of(engine: &'m Engine, keyspace: &'m Arc<KeyspaceState>, plan: &Plan) -> Self {
+        Self {
+            engine,
+            keyspace,
+            level0_runs: plan.level0().count() as u64,
+            level0_bytes: plan.level0().map(|table| table.weight()).sum(),
+            bytes: plan.tables().map(|table| table.weight()).sum(),
+            gone: Cell::new(0),
+            written: Cell::new(0),
+            told: Cell::new(0),
+            done: Cell::new(0),
+        }
+    }
+
+    /// So many bytes more were written.
+    fn add(&self, bytes: u64) {
+        self.written.set(self.written.get().saturating_add(bytes));
+        if self.written.get() - self.told.get() >= PROGRESS_BYTES {
+            self.told.set(self.written.get());
+            self.tell();
+        }
+    }
+
+    /// A slice is done; so many of its inputs of level 0 are left.
+    fn leave(&self, level0_runs: usize) {
+        self.gone.set(self.level0_runs - level0_runs as u64);
+        self.tell();
+    }
+
+    /// It is done, and its inputs are gone.
+    fn finish(&self) {
+        self.count(self.level0_bytes);
+    }
+
+    fn count(&self, done: u64) {
+        let more = done.saturating_sub(self.done.replace(done));
+        self.engine.pace.compactions.lock().done(self.engine.env.clock.now(), more);
+    }
+
+    fn tell(&self) {
+        let written = self.written.get().min(self.bytes);
+        let part = |whole: u64| {
+            let part = u128::from(whole) * u128::from(written) / u128::from(self.bytes.max(1));
+            u64::try_from(part).expect("no more than the whole")
+        };
+        self.count(part(self.level0_bytes));
+        let merged = part(self.level0_runs * WHOLE);
+        self.keyspace.pace.set_merged(merged.saturating_sub(self.gone.get() * WHOLE));
+        write::refresh_tree(self.engine, self.keyspace);
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        self.keyspace.pace.set_merged(0);
     }
 }
 

@@ -99,6 +99,11 @@ impl Tiers {
     }
 }
 
+/// How many thousandths of the runs that make it due the most overdue level below level 0 has.
+pub(super) fn overdue(version: &Version) -> u128 {
+    (1..LEVELS).map(|level| runs_over(version, level, RUNS)).max().unwrap_or(0)
+}
+
 fn runs_over(version: &Version, level: usize, limit: usize) -> u128 {
     version.run_count(level) as u128 * DUE / limit as u128
 }

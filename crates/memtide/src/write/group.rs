@@ -34,7 +34,11 @@ pub(crate) fn write(
         return Ok(Committed { last: end.saturating_sub(1), end, is_logged: true });
     }
     debug_assert!(writes.keyspaces().iter().all(|own| is_of(engine, own)), "checked when added");
-    let committed = commit_in_turn(engine, writes, Waits::new(engine, patience))?;
+    let mut waits = Waits::new(engine, patience);
+    if !engine.pace.is_free() {
+        waits.wait_for_turn(&writes)?;
+    }
+    let committed = commit_in_turn(engine, writes, waits)?;
     if durability == Durability::Sync && is_logged && patience != Patience::None {
         segments::sync_to(engine, committed.end)?;
     }

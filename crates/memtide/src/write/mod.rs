@@ -1,12 +1,14 @@
 //! The write path: reserve → LSN → log → memtables → publish → acknowledge.
 
 mod commit;
+mod controller;
 mod group;
 mod memory;
 mod rotate;
 mod segments;
 mod wait;
 
+pub(crate) use controller::{refresh_memory, refresh_tree};
 pub(crate) use group::write;
 pub(crate) use rotate::{flush_is_due, rotate, rotate_anyway};
 pub(crate) use segments::{follow, release, sync_to};

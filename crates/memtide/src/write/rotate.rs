@@ -10,6 +10,7 @@ use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Error, ErrorKind, Result};
 
+use super::controller;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
 
@@ -25,6 +26,9 @@ pub(crate) fn rotate(
         return false;
     }
     rotate_anyway(engine, keyspace, bytes_max);
+    if controller::refresh_memory(engine) {
+        controller::flush_largest(engine);
+    }
     true
 }
 
@@ -63,13 +67,12 @@ pub(super) fn wait_for_merge(
     if !keyspace.is_crowded() {
         return Ok(());
     }
-    if keyspace.unmergeable.load(Ordering::Acquire)
-        && let Some(failure) = &*engine.flush_failure.lock()
-    {
+    if !keyspace.unmergeable.load(Ordering::Acquire) {
+        engine.wake_merge();
+    } else if let Some(failure) = &*engine.flush_failure.lock() {
         let what = format!("too many memtables wait for a flush, which failed: {failure}");
         return Err(Error::new(ErrorKind::Busy, what).with_hint("try again later"));
     }
-    engine.wake_merge();
     engine.env.executor.wait(&engine.freed, seen, left);
     Ok(())
 }

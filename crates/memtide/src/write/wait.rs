@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use memtide_base::{Error, ErrorKind, Result};
 
-use super::{memory, rotate, segments};
+use super::{controller, memory, rotate, segments};
+use crate::batch::Writes;
 use crate::commit_queue::Need;
 use crate::engine::{Engine, Stall};
 
@@ -54,6 +55,29 @@ impl<'e> Waits<'e> {
         waited
     }
 
+    /// Waits until it is the turn of a write that is held back. What it waits for goes on without being asked.
+    ///
+    /// # Errors
+    /// `Busy` if the patience is at its end. The database was closed or takes no writes any more.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wait_for_turn(&mut self, writes: &impl Writes) -> Result<()> {
+        let engine = self.engine;
+        let Some(hold) = controller::hold(engine, writes) else { return Ok(()) };
+        let turn = match self.patience {
+            Patience::Endless => hold.wait(engine, None)?,
+            Patience::None => hold.try_turn(engine),
+            Patience::For(limit) => {
+                self.since.get_or_insert(engine.env.clock.now());
+                hold.wait(engine, Some(limit))?
+            }
+        };
+        turn.map_err(|eta| {
+            let ms = eta.as_millis().max(1);
+            refusal(&format!("{}, for about {ms} ms", hold.whose))
+        })
+    }
+
     /// How much longer it may wait; without a limit if there is none.
     fn left(&mut self, now: Duration, need: &Need) -> Result<Option<Duration>> {
         let waited = now.saturating_sub(*self.since.get_or_insert(now));
@@ -62,12 +86,15 @@ impl<'e> Waits<'e> {
             Patience::For(limit) if waited < limit => Ok(Some(limit - waited)),
             Patience::For(_) | Patience::None => {
                 ask(self.engine, need);
-                let what = format!("the write would have to wait for {}", text(need));
-                let hint = "try again later, or let it wait longer";
-                Err(Error::new(ErrorKind::Busy, what).with_hint(hint))
+                Err(refusal(text(need)))
             }
         }
     }
+}
+
+fn refusal(what: &str) -> Error {
+    let what = format!("the write would have to wait for {what}");
+    Error::new(ErrorKind::Busy, what).with_hint("try again later, or let it wait longer")
 }
 
 /// Has others provide what is needed, so that a later attempt finds it.

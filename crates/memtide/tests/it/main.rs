@@ -21,6 +21,7 @@ mod kill;
 mod model;
 mod oracle;
 mod own_memtable;
+mod pace;
 mod range_deletes;
 mod reopen;
 mod script;
