@@ -52,6 +52,12 @@ fn commit_in_turn(engine: &Engine, writes: impl Writes, mut waits: Waits<'_>) ->
             Outcome::Needs(need) => waits.wait(&need)?,
         }
     }
+    while writes.bytes() > GROUP_BYTES_MAX {
+        match commit_large(engine, &writes)? {
+            Outcome::Done(committed) => return Ok(committed),
+            Outcome::Needs(need) => waits.wait(&need)?,
+        }
+    }
     let request = Request::new(writes.into_batch());
     loop {
         match commit_together(engine, &request)? {
@@ -68,6 +74,11 @@ fn commit_alone(engine: &Engine, writes: &impl Writes) -> Option<Result<Outcome>
     }
     let mut log = engine.commit.try_lock()?;
     Some(commit_one(engine, &mut log, writes))
+}
+
+/// Commits a write that would be a group by itself once nobody else does; to queue it would be to copy it.
+fn commit_large(engine: &Engine, writes: &impl Writes) -> Result<Outcome> {
+    commit_one(engine, &mut engine.commit.lock(), writes)
 }
 
 fn commit_one(engine: &Engine, log: &mut Option<Log>, writes: &impl Writes) -> Result<Outcome> {
@@ -232,6 +243,35 @@ mod tests {
         let db = open(&sim, 1 << 20);
         let rows = |name: &str| db.keyspace(name).expect("is there").iter().count();
         assert_eq!((rows("default"), rows("other")), (WRITERS + 1, WRITERS / 2 + 1));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the writers of a program")]
+    fn a_large_write_waits_without_being_copied() {
+        let sim = Simulation::new(7);
+        let db = open(&sim, 1 << 20);
+        let (engine, large) = (db.handle.engine(), vec![7; GROUP_BYTES_MAX]);
+        let commit = engine.commit.lock();
+        std::thread::scope(|scope| {
+            let writers = [0, 1].map(|writer: u8| {
+                let (db, large) = (&db, &large);
+                scope.spawn(move || db.put([writer], if writer == 0 { large } else { &[][..] }))
+            });
+            while engine.commit_queue.is_empty() {
+                std::thread::yield_now();
+            }
+            // The small one has queued. The large one has as long, and longer, and never does.
+            for _ in 0..10_000 {
+                std::thread::yield_now();
+                assert!(engine.commit_queue.len() <= 1);
+            }
+            drop(commit);
+            for writer in writers {
+                writer.join().expect("no panic").expect("room");
+            }
+        });
+        assert_eq!(db.get([0]).expect("read").expect("written"), large[..]);
+        assert!(db.get([1]).expect("read").is_some());
     }
 
     #[test]
