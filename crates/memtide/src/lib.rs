@@ -45,6 +45,7 @@ mod iter;
 mod keyspace;
 mod keyspace_state;
 mod live_snapshot;
+mod opened;
 mod pace;
 mod range;
 mod read;

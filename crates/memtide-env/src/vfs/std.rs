@@ -216,7 +216,8 @@ impl ReadFile for StdReadFile {
     }
 }
 
-/// The lock is the kernel's, on the open file: closing it unlocks.
+/// The lock is the kernel's, on the open file, of which a process that is being started by another thread has a copy
+/// until it runs its own program: closing ours would not unlock it then, so it is unlocked first.
 #[derive(Debug)]
 struct StdLock {
     file: File,
@@ -230,6 +231,13 @@ impl FileLock for StdLock {
         }
         self.file.set_len(0)?;
         self.file.write_all_at(holder.as_bytes(), 0)
+    }
+}
+
+impl Drop for StdLock {
+    fn drop(&mut self) {
+        // Failing to is no error: closing the file does it, if a little later.
+        let _ = self.file.unlock();
     }
 }
 
@@ -274,6 +282,21 @@ mod tests {
         StdVfs.create(&file, 0).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&sub), mode(&file)), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_lock_ends_although_a_starting_process_has_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let file =
+            options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        file.try_lock().unwrap();
+        let copy = file.try_clone().unwrap();
+        let lock = StdLock { file, mode: LockMode::Exclusive };
+        assert_eq!(kind(StdVfs.lock(&path, LockMode::Shared)), Some(ErrorKind::WouldBlock));
+        drop(lock);
+        StdVfs.lock(&path, LockMode::Exclusive).unwrap();
+        drop(copy);
     }
 
     #[test]

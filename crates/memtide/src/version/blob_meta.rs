@@ -1,11 +1,12 @@
 //! What the engine knows of a blob file without opening it, and when the file may go.
 
+use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
-use memtide_base::sync::{Arc, Mutex, SwapOption};
 use memtide_storage::blob::{BlobFile, BlobSummary};
 
 use super::table_meta::Graveyard;
 use crate::files::SharedFile;
+use crate::opened::{MayBeOpen, Openable};
 
 /// One blob file of a version. Every version that has a table which refers to it shares it; the file lives as long as
 /// it.
@@ -15,11 +16,7 @@ pub(crate) struct BlobMeta {
     pub(crate) keyspace: u32,
     pub(crate) summary: BlobSummary,
     /// The open file, while the store keeps it so.
-    pub(crate) open: SwapOption<BlobFile>,
-    /// Held while it is opened, so that readers who need it at the same time open it once.
-    pub(crate) opening: Mutex<()>,
-    /// Whether it was asked for since it was opened, or since it was last spared when one had to be closed.
-    pub(crate) used: AtomicBool,
+    pub(crate) file: MayBeOpen<BlobFile>,
     /// Whether a value in it was found damaged: it is given up no more, as long as the database is open.
     pub(crate) is_damaged: AtomicBool,
     obsolete: AtomicBool,
@@ -37,9 +34,7 @@ impl BlobMeta {
             number,
             keyspace,
             summary,
-            open: SwapOption::default(),
-            opening: Mutex::default(),
-            used: AtomicBool::new(false),
+            file: MayBeOpen::default(),
             is_damaged: AtomicBool::new(false),
             obsolete: AtomicBool::new(false),
             graveyard: Arc::clone(graveyard),
@@ -56,6 +51,14 @@ impl BlobMeta {
     pub(crate) fn for_tests(number: u64, bytes: u64) -> Self {
         let summary = BlobSummary { size: bytes + 64, checksum: 0, values: 1, bytes };
         Self::new(number, 0, summary, &Arc::default())
+    }
+}
+
+impl Openable for BlobMeta {
+    type File = BlobFile;
+
+    fn file(&self) -> &MayBeOpen<BlobFile> {
+        &self.file
     }
 }
 

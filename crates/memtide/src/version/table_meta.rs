@@ -1,12 +1,13 @@
 //! What the engine knows of a table without opening it, and when its file may go.
 
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
-use memtide_base::sync::{Arc, Mutex, SwapOption};
+use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{SeqNo, Upper};
 use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::{Table, TableSummary};
 
 use crate::files::SharedFile;
+use crate::opened::{MayBeOpen, Openable};
 use crate::range::HalfOpen;
 
 /// Tables and blob files whose last user is gone and whose drop is durable: files to remove.
@@ -51,11 +52,7 @@ pub(crate) struct TableMeta {
     /// What it refers to in blob files.
     pub(crate) blobs: BlobRefs,
     /// The open table, while the table store keeps it so.
-    pub(crate) open: SwapOption<Table>,
-    /// Whether it was asked for since it was opened, or since it was last spared when one had to be closed.
-    pub(crate) used: AtomicBool,
-    /// Held while it is opened, so that readers who need it at the same time open it once.
-    pub(crate) opening: Mutex<()>,
+    pub(crate) file: MayBeOpen<Table>,
     obsolete: AtomicBool,
     graveyard: Arc<Graveyard>,
 }
@@ -82,9 +79,7 @@ impl TableMeta {
             seq_max: summary.seq_max,
             raw_bytes: summary.raw_bytes,
             blobs: summary.blobs,
-            open: SwapOption::default(),
-            used: AtomicBool::new(false),
-            opening: Mutex::default(),
+            file: MayBeOpen::default(),
             obsolete: AtomicBool::new(false),
             graveyard: Arc::clone(graveyard),
         }
@@ -159,6 +154,14 @@ impl TableMeta {
             blobs: BlobRefs::default(),
         };
         Self::new(number, 0, summary, &Arc::default())
+    }
+}
+
+impl Openable for TableMeta {
+    type File = Table;
+
+    fn file(&self) -> &MayBeOpen<Table> {
+        &self.file
     }
 }
 
