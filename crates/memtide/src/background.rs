@@ -147,6 +147,9 @@ fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
     if let Some(keyspace) = wanted {
         return Some(Arc::clone(keyspace));
     }
+    if let Some(largest) = write::largest_if_pressed(engine) {
+        return Some(largest);
+    }
     let commit = engine.commit.lock();
     if commit.as_ref().is_none_or(|log| log.older_bytes() <= engine.settings.wal_size) {
         return None;
@@ -231,6 +234,7 @@ impl Job for CompactionJob {
         let Some(engine) = alive(&self.engine) else { return Step::Done };
         // Whoever ends a pause wakes the job.
         if engine.health.check_writable().is_err() || engine.hold.is_paused() {
+            engine.pace.compactions.lock().rest(engine.env.clock.now());
             return Step::Park(None);
         }
         let now = engine.env.clock.now();
@@ -246,8 +250,11 @@ impl Job for CompactionJob {
                     return Step::Again;
                 }
                 Ok(false) => {}
-                // Paused meanwhile.
-                Err(error) if error.kind() == ErrorKind::Busy => return Step::Again,
+                // Paused meanwhile: time that passes from now on is no work.
+                Err(error) if error.kind() == ErrorKind::Busy => {
+                    engine.pace.compactions.lock().rest(engine.env.clock.now());
+                    return Step::Again;
+                }
                 // The others are compacted all the same.
                 Err(error) => {
                     *engine.compaction_failure.lock() = Some(error.to_string());
@@ -347,6 +354,35 @@ mod tests {
             assert_eq!(job.step(), Step::Again);
         }
         assert_eq!(second.state().current().version.level0().len(), 0);
+    }
+
+    #[test]
+    fn the_time_of_a_pause_is_no_work_of_compaction() {
+        let sim = Simulation::new(1);
+        let mut config = Config {
+            durability: Some(Durability::Buffered),
+            enable_background_compaction: Some(false),
+            ..Config::default()
+        };
+        config.tree.level0_runs = Some(2);
+        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let engine = db.handle.engine();
+        let mut job =
+            CompactionJob { engine: Arc::downgrade(engine), last: 0, resting: BTreeMap::new() };
+        let mut compact = || {
+            for _ in 0..2 {
+                db.put("key", [1; 1000]).expect("there is room");
+                db.flush().expect("written");
+            }
+            assert_eq!(job.step(), Step::Again);
+            let pause = db.pause_compaction();
+            assert_eq!(job.step(), Step::Park(None));
+            sim.clock.advance(Duration::from_secs(3600));
+            drop(pause);
+        };
+        compact();
+        compact();
+        assert_eq!(engine.pace.compactions.lock().per_second(), None, "no time was worked");
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub struct WriteOptions {
     /// When it is acknowledged, whatever the database's level; `Interval` is `Buffered` here. Default: the
     /// database's level.
     pub durability: Option<Durability>,
-    /// How long the write may wait for memory, for merges of memtables or for the next segment of the log before it
-    /// begins. Commits in progress are waited for on top, and once it has begun it is not given up. Default: as long
-    /// as it takes.
+    /// How long the write may wait for memory, for merges of memtables, for the next segment of the log, or for its
+    /// turn while upkeep is behind, before it begins. Commits in progress are waited for on top, and once it has begun
+    /// it is not given up. Default: as long as it takes.
     pub timeout: Option<Duration>,
 }
 

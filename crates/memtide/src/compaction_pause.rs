@@ -5,6 +5,7 @@ use std::fmt;
 use memtide_base::sync::Arc;
 
 use crate::handle::Handle;
+use crate::write;
 
 /// While this or a clone of it lives no compaction runs; made by [`Db::pause_compaction`](crate::Db::pause_compaction).
 ///
@@ -31,6 +32,7 @@ impl CompactionPause {
         engine.freed.notify();
         for keyspace in engine.all_keyspaces() {
             drop(keyspace.reshape.lock());
+            write::refresh_tree(engine, &keyspace);
         }
         Self { _held: held }
     }
@@ -40,6 +42,9 @@ impl Drop for Held {
     fn drop(&mut self) {
         let engine = self.handle.engine();
         engine.hold.resume();
+        for keyspace in engine.all_keyspaces() {
+            write::refresh_tree(engine, &keyspace);
+        }
         engine.wake_compaction();
     }
 }

@@ -102,10 +102,12 @@ impl Drain {
         self.nanos = kept(self.nanos) + took;
     }
 
-    /// There is no work any more.
-    pub(crate) fn rest(&mut self, now: Duration) {
+    /// There is no work any more, or none that counts; whether there was.
+    pub(crate) fn rest(&mut self, now: Duration) -> bool {
+        let worked = self.counted.is_some();
         self.done(now, 0);
         self.counted = None;
+        worked
     }
 
     /// Bytes per second; `None` before any time was measured.

@@ -7,7 +7,9 @@
 //! Invariants
 //! - Before anything is stored, the kernel was made to write zeros there. So no store meets a hole or a full device,
 //!   and the page cache has the window in large pages.
-//! - A page that faults all the same is an error of `write_at`, never a signal (`window`).
+//! - A page that faults all the same is an error of `write_at`, not a signal (`window`); but for a thread that has
+//!   blocked SIGBUS, which the kernel kills, and for a window that was open when the program installed a handler of
+//!   its own.
 //! - The file is never cut under a map: `set_len` unmaps first, and nothing is mapped afterwards.
 //!
 //! A store is in the page cache when `write_at` returns, as a `pwrite` is, so it survives the process; other handles

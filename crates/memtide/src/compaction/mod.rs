@@ -78,7 +78,12 @@ fn refresh_pace(engine: &Engine, keyspace: &KeyspaceState) {
 /// # Errors
 /// As [`step`].
 pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
-    let alone = &keyspace.reshape.lock();
+    let done = all(engine, keyspace, &keyspace.reshape.lock());
+    refresh_pace(engine, keyspace);
+    done
+}
+
+fn all(engine: &Engine, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<()> {
     let has_many = || keyspace.current().version.level0().len() > LEVEL0_MAX;
     while has_many() && urgent(engine, keyspace, alone)? {}
     let level_for: &dyn Fn(u64, &Limits) -> usize = match keyspace.options().compaction {
@@ -98,7 +103,6 @@ pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()
     let empty = |version: &Version| Ok(garbage::plan(version, &Limits::of(engine)));
     let is_due = || !garbage::due(&keyspace.current().version, &Limits::of(engine)).is_empty();
     while is_due() && run::run(engine, keyspace, alone, &empty)? {}
-    refresh_pace(engine, keyspace);
     Ok(())
 }
 

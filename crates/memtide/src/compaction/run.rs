@@ -213,13 +213,19 @@ struct Progress<'m> {
     told: Cell<u64>,
     /// Bytes of level 0 that were counted as done with.
     done: Cell<u64>,
+    /// Whether work is counted again afterwards: one that does nothing for level 0 is none of its drain.
+    resumes: bool,
 }
 
 impl<'m> Progress<'m> {
     fn of(engine: &'m Engine, keyspace: &'m Arc<KeyspaceState>, plan: &Plan) -> Self {
+        let (mut drain, now) = (engine.pace.compactions.lock(), engine.env.clock.now());
+        let resumes = plan.level0().next().is_none() && drain.rest(now);
+        drop(drain);
         Self {
             engine,
             keyspace,
+            resumes,
             level0_runs: plan.level0().count() as u64,
             level0_bytes: plan.level0().map(|table| table.weight()).sum(),
             bytes: plan.tables().map(|table| table.weight()).sum(),
@@ -271,6 +277,9 @@ impl<'m> Progress<'m> {
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         self.keyspace.pace.set_merged(0);
+        if self.resumes {
+            self.engine.pace.compactions.lock().begin(self.engine.env.clock.now());
+        }
     }
 }
 

@@ -131,7 +131,8 @@ impl Version {
         }
     }
 
-    /// How many bytes of each blob file tables refer to, in their order.
+    /// How many bytes of each blob file tables refer to, in their order. What a large merge has done of a table that
+    /// stays until its end counts twice meanwhile.
     pub(crate) fn blob_bytes_used(&self) -> Vec<u64> {
         let mut used = vec![0_u64; self.blobs.len()];
         for of in self.tables().flat_map(|table| table.blobs.iter()) {

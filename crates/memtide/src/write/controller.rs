@@ -14,6 +14,7 @@ use std::time::Duration;
 use memtide_base::Result;
 use memtide_base::sync::Arc;
 
+use super::rotate::rotate_anyway;
 use crate::batch::Writes;
 use crate::config::Compaction;
 use crate::engine::{Engine, Stall};
@@ -33,11 +34,12 @@ pub(crate) fn refresh_memory(engine: &Engine) -> bool {
     pressure > 0
 }
 
-/// Has writers of the keyspace go as fast as its tables allow now. Without background compaction nothing would become
-/// better if they waited.
+/// Has writers of the keyspace go as fast as its tables allow now. Without background compaction, and while compaction
+/// is paused, nothing would become better if they waited.
 pub(crate) fn refresh_tree(engine: &Engine, keyspace: &KeyspaceState) {
     let is_merged = keyspace.compaction() != Compaction::Fifo;
-    let pressure = if is_merged && engine.settings.enable_background_compaction {
+    let runs_by_itself = engine.settings.enable_background_compaction && !engine.hold.is_paused();
+    let pressure = if is_merged && runs_by_itself {
         let runs = keyspace.glance().version.level0().len();
         keyspace.pace.pressure(runs, engine.settings.level0_runs)
     } else {
@@ -49,21 +51,35 @@ pub(crate) fn refresh_tree(engine: &Engine, keyspace: &KeyspaceState) {
     engine.pace.set_trees(engine.env.clock.now(), slowest);
 }
 
-/// Has the keyspace that holds most sealed bytes flushed, unless a flush is due anyway: where many keyspaces share the
-/// memory, each may have less than is worth a flush.
-pub(super) fn flush_largest(engine: &Engine) {
+/// Memory that is worth a flush only if it is at least this part of the memtables' share: what readers pin no flush
+/// gives back, and many small ones would not either.
+const PART_WORTH: u64 = 4;
+
+/// The keyspace to flush although none has enough for a flush of a good size: where memory is short and many keyspaces
+/// share it, each may have less. If none has anything sealed, the largest active memtable is: those of keyspaces at
+/// rest would hold all others back for ever.
+pub(crate) fn largest_if_pressed(engine: &Engine) -> Option<Arc<KeyspaceState>> {
+    let share = engine.memtable_share();
+    if pace::of_memory(engine.memtable_bytes(), share) == 0 {
+        return None;
+    }
     let keyspaces = engine.all_keyspaces();
-    let is_due = |keyspace: &Arc<KeyspaceState>| {
-        keyspace.is_flush_wanted() || super::flush_is_due(engine, keyspace)
+    let sealed = |keyspace: &&Arc<KeyspaceState>| keyspace.current().sealed_bytes();
+    let active = |keyspace: &&Arc<KeyspaceState>| {
+        let active = Arc::clone(&keyspace.current().active);
+        if active.is_empty() { 0 } else { active.usage().reserved }
     };
-    if keyspaces.iter().any(is_due) {
-        return;
+    let both = keyspaces.iter().map(|keyspace| sealed(&keyspace) + active(&keyspace));
+    if both.sum::<u64>() < share / PART_WORTH {
+        return None;
     }
-    let bytes = |keyspace: &&Arc<KeyspaceState>| keyspace.current().sealed_bytes();
-    if let Some(largest) = keyspaces.iter().max_by_key(bytes).filter(|one| bytes(one) > 0) {
-        largest.want_flush();
-        engine.wake_flush();
+    if let Some(largest) = keyspaces.iter().max_by_key(sealed).filter(|one| sealed(one) > 0) {
+        return Some(Arc::clone(largest));
     }
+    let _commit = engine.commit.lock();
+    let largest = keyspaces.iter().max_by_key(active).filter(|one| active(one) > 0)?;
+    rotate_anyway(engine, largest, None);
+    Some(Arc::clone(largest))
 }
 
 /// What a write is held to.
@@ -95,6 +111,11 @@ pub(super) fn hold<'e>(engine: &'e Engine, writes: &impl Writes) -> Option<Hold<
 }
 
 impl Hold<'_> {
+    /// Gives a turn back that was not used.
+    pub(super) fn give_back(&self, engine: &Engine) {
+        engine.pace.leave(self.cost);
+    }
+
     /// Takes its turn if that is now; else says how long it would take, and takes nothing.
     pub(super) fn try_turn(&self, engine: &Engine) -> Result<(), Duration> {
         match engine.pace.next_turn(engine.env.clock.now()) {
@@ -141,11 +162,13 @@ impl Hold<'_> {
     ) -> Result<Result<(), Duration>> {
         loop {
             let seen = engine.count_before_waiting()?;
+            // Readers may have let go of memory, which nobody else notices.
+            refresh_memory(engine);
             let now = engine.env.clock.now();
             let Some(eta) = engine.pace.turn_and_quantum(now, place) else { return Ok(Ok(())) };
             let left = left.map(|left| left.saturating_sub(now.saturating_sub(began)));
             if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Err(eta));
+                return Ok(engine.pace.turn(now, place).map_or(Ok(()), Err));
             }
             let slice = eta.min(SLICE).min(left.unwrap_or(SLICE));
             engine.env.executor.wait(&engine.freed, seen, Some(slice));

@@ -35,10 +35,12 @@ pub(crate) fn write(
     }
     debug_assert!(writes.keyspaces().iter().all(|own| is_of(engine, own)), "checked when added");
     let mut waits = Waits::new(engine, patience);
-    if !engine.pace.is_free() {
-        waits.wait_for_turn(&writes)?;
-    }
-    let committed = commit_in_turn(engine, writes, waits)?;
+    let turn = if engine.pace.is_free() { None } else { waits.wait_for_turn(&writes)? };
+    let committed = commit_in_turn(engine, writes, waits).inspect_err(|_| {
+        if let Some(turn) = turn {
+            turn.give_back(engine);
+        }
+    })?;
     if durability == Durability::Sync && is_logged && patience != Patience::None {
         segments::sync_to(engine, committed.end)?;
     }

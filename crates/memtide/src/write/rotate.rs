@@ -27,7 +27,8 @@ pub(crate) fn rotate(
     }
     rotate_anyway(engine, keyspace, bytes_max);
     if controller::refresh_memory(engine) {
-        controller::flush_largest(engine);
+        // There may be something to flush although no keyspace has enough for a flush of a good size.
+        engine.wake_flush();
     }
     true
 }

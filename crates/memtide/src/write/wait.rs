@@ -61,9 +61,12 @@ impl<'e> Waits<'e> {
     /// `Busy` if the patience is at its end. The database was closed or takes no writes any more.
     #[cold]
     #[inline(never)]
-    pub(super) fn wait_for_turn(&mut self, writes: &impl Writes) -> Result<()> {
+    pub(super) fn wait_for_turn(
+        &mut self,
+        writes: &impl Writes,
+    ) -> Result<Option<controller::Hold<'e>>> {
         let engine = self.engine;
-        let Some(hold) = controller::hold(engine, writes) else { return Ok(()) };
+        let Some(hold) = controller::hold(engine, writes) else { return Ok(None) };
         let turn = match self.patience {
             Patience::Endless => hold.wait(engine, None)?,
             Patience::None => hold.try_turn(engine),
@@ -72,7 +75,7 @@ impl<'e> Waits<'e> {
                 hold.wait(engine, Some(limit))?
             }
         };
-        turn.map_err(|eta| {
+        turn.map(|()| Some(hold)).map_err(|eta| {
             let ms = eta.as_millis().max(1);
             refusal(&format!("{}, for about {ms} ms", hold.whose))
         })

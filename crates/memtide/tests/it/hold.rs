@@ -44,6 +44,30 @@ fn a_pause_is_a_public_handle() {
     check::<CompactionPause>();
 }
 
+/// Level 0 grows as long as the pause lasts, and no wait of a writer would make it smaller.
+#[test]
+fn a_pause_holds_no_writer_back() {
+    let sim = Simulation::new(1);
+    let mut config = config();
+    config.tree.compaction_rate = Some(4 << 20);
+    let db = open(&sim, config);
+    for round in 0..20 {
+        flush_one(&db, round);
+        sim.steps.run_until_idle();
+    }
+    let pause = db.pause_compaction();
+    for round in 0..40 {
+        flush_one(&db, round);
+        sim.steps.run_until_idle();
+        assert_eq!(db.stats().write_rate, None, "{} runs", level0(&db));
+    }
+    assert!(level0(&db) >= 40);
+    drop(pause);
+    assert!(db.stats().write_rate.is_some(), "{} runs are too many again", level0(&db));
+    sim.steps.run_until_idle();
+    assert!(level0(&db) < 8, "{} runs", level0(&db));
+}
+
 #[test]
 fn while_compaction_is_paused_everything_else_goes_on() {
     let sim = Simulation::new(1);

@@ -225,6 +225,28 @@ fn memory_slows_writers_down_before_it_is_full() {
 }
 
 /// None of them has so much that it would be flushed for its own sake.
+/// What keyspaces at rest hold would press for ever, as nothing of theirs is sealed.
+#[test]
+fn memory_of_keyspaces_at_rest_is_flushed_for_others() {
+    let sim = Simulation::new(1);
+    let mut config = config();
+    config.max_memtable_size = Some(64 << 10);
+    config.flush_target = Some(1 << 20);
+    config.memory_budget = Some(6 << 20);
+    let db = open(&sim.env, &config);
+    for number in 0..46 {
+        db.keyspace(&format!("of {number}")).unwrap().put("key", [7; 50_000]).unwrap();
+    }
+    let busy = db.keyspace("busy").unwrap();
+    for key in 0..2000_u32 {
+        busy.put(key.to_be_bytes(), [7; 1000]).unwrap();
+        sim.steps.run_until_idle();
+    }
+    let stats = db.stats();
+    let held: u64 = stats.keyspaces.iter().map(|one| one.active.reserved + one.sealed_bytes).sum();
+    assert!(held <= (3 << 20) * 3 / 5 + (128 << 10), "{held} B");
+}
+
 #[test]
 fn keyspaces_that_share_the_memory_are_flushed_before_it_is_full() {
     let sim = Simulation::new(1);
