@@ -38,7 +38,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
             .submit(Box::new(Watched { job, engine: weak() }))
             .map_err(|error| Error::io("start a thread for", name, error))
     };
-    let flush = submit(Box::new(FlushJob(weak())))?;
+    let flush = submit(Box::new(FlushJob { engine: weak(), sealed_at_rest: false }))?;
     engine.jobs.lock().flush = Some(flush);
     let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
@@ -96,8 +96,13 @@ impl Job for Watched {
     }
 }
 
-/// Flushes keyspaces that are due, and those that hold old log.
-struct FlushJob(Weak<Engine>);
+/// Flushes keyspaces that are due, and those that hold old log. Where memory is short, every second flush is of a
+/// keyspace at rest.
+struct FlushJob {
+    engine: Weak<Engine>,
+    /// Whether the last one was.
+    sealed_at_rest: bool,
+}
 
 impl Job for FlushJob {
     fn name(&self) -> &'static str {
@@ -105,12 +110,15 @@ impl Job for FlushJob {
     }
 
     fn step(&mut self) -> Step {
-        let Some(engine) = alive(&self.0) else { return Step::Done };
+        let Some(engine) = alive(&self.engine) else { return Step::Done };
         engine.bury();
         if !engine.flush_work.swap(false, Ordering::AcqRel) {
             return Step::Park(None);
         }
-        let Some(keyspace) = due(&engine) else {
+        let seal_at_rest = || write::seal_at_rest_if_pressed(&engine);
+        let at_rest = if self.sealed_at_rest { None } else { seal_at_rest() };
+        self.sealed_at_rest = at_rest.is_some();
+        let Some(keyspace) = at_rest.or_else(|| due(&engine)).or_else(seal_at_rest) else {
             engine.pace.flushes.lock().rest(engine.env.clock.now());
             return Step::Park(None);
         };

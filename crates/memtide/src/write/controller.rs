@@ -55,29 +55,41 @@ pub(crate) fn refresh_tree(engine: &Engine, keyspace: &KeyspaceState) {
 /// gives back, and many small ones would not either.
 const PART_WORTH: u64 = 4;
 
-/// The keyspace to flush although none has enough for a flush of a good size: where memory is short and many keyspaces
-/// share it, each may have less. If none has anything sealed, the largest active memtable is: those of keyspaces at
-/// rest would hold all others back for ever.
-pub(crate) fn largest_if_pressed(engine: &Engine) -> Option<Arc<KeyspaceState>> {
+/// Whether memory is short and a flush of what keyspaces hold would help.
+fn is_pressed(engine: &Engine, keyspaces: &[Arc<KeyspaceState>]) -> bool {
     let share = engine.memtable_share();
-    if pace::of_memory(engine.memtable_bytes(), share) == 0 {
-        return None;
-    }
+    let is_short = pace::of_memory(engine.memtable_bytes(), share) > 0;
+    let held = |keyspace: &Arc<KeyspaceState>| sealed(&keyspace) + active(&keyspace);
+    is_short && keyspaces.iter().map(held).sum::<u64>() >= share / PART_WORTH
+}
+
+fn sealed(keyspace: &&Arc<KeyspaceState>) -> u64 {
+    keyspace.current().sealed_bytes()
+}
+
+fn active(keyspace: &&Arc<KeyspaceState>) -> u64 {
+    let active = Arc::clone(&keyspace.current().active);
+    if active.is_empty() { 0 } else { active.usage().reserved }
+}
+
+/// The keyspace with most sealed bytes, if memory is short: where many keyspaces share it, each may have less than is
+/// worth a flush of a good size.
+pub(crate) fn largest_if_pressed(engine: &Engine) -> Option<Arc<KeyspaceState>> {
     let keyspaces = engine.all_keyspaces();
-    let sealed = |keyspace: &&Arc<KeyspaceState>| keyspace.current().sealed_bytes();
-    let active = |keyspace: &&Arc<KeyspaceState>| {
-        let active = Arc::clone(&keyspace.current().active);
-        if active.is_empty() { 0 } else { active.usage().reserved }
-    };
-    let both = keyspaces.iter().map(|keyspace| sealed(&keyspace) + active(&keyspace));
-    if both.sum::<u64>() < share / PART_WORTH {
+    let largest = keyspaces.iter().max_by_key(sealed).filter(|one| sealed(one) > 0)?;
+    is_pressed(engine, &keyspaces).then(|| Arc::clone(largest))
+}
+
+/// Of the keyspaces that have nothing sealed, the one with the largest active memtable, which is sealed, if memory is
+/// short: what keyspaces at rest hold would slow all others down for ever.
+pub(crate) fn seal_at_rest_if_pressed(engine: &Engine) -> Option<Arc<KeyspaceState>> {
+    let keyspaces = engine.all_keyspaces();
+    if !is_pressed(engine, &keyspaces) {
         return None;
-    }
-    if let Some(largest) = keyspaces.iter().max_by_key(sealed).filter(|one| sealed(one) > 0) {
-        return Some(Arc::clone(largest));
     }
     let _commit = engine.commit.lock();
-    let largest = keyspaces.iter().max_by_key(active).filter(|one| active(one) > 0)?;
+    let at_rest = keyspaces.iter().filter(|keyspace| sealed(keyspace) == 0);
+    let largest = at_rest.max_by_key(active).filter(|one| active(one) > 0)?;
     rotate_anyway(engine, largest, None);
     Some(Arc::clone(largest))
 }
