@@ -339,16 +339,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_keyspace_that_always_needs_a_compaction_keeps_no_other_from_one() {
-        let sim = Simulation::new(1);
+    /// Two tables in level 0 are due to be merged, by a job that the test steps.
+    fn open_soon_due(sim: &Simulation) -> Db {
         let mut config = Config {
             durability: Some(Durability::Buffered),
             enable_background_compaction: Some(false),
             ..Config::default()
         };
         config.tree.level0_runs = Some(2);
-        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens")
+    }
+
+    #[test]
+    fn a_keyspace_that_always_needs_a_compaction_keeps_no_other_from_one() {
+        let sim = Simulation::new(1);
+        let db = open_soon_due(&sim);
         let second = db.keyspace("second").expect("made");
         let engine = Arc::downgrade(db.handle.engine());
         let mut job = CompactionJob { engine, last: 0, resting: BTreeMap::new() };
@@ -367,13 +372,7 @@ mod tests {
     #[test]
     fn the_time_of_a_pause_is_no_work_of_compaction() {
         let sim = Simulation::new(1);
-        let mut config = Config {
-            durability: Some(Durability::Buffered),
-            enable_background_compaction: Some(false),
-            ..Config::default()
-        };
-        config.tree.level0_runs = Some(2);
-        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let db = open_soon_due(&sim);
         let engine = db.handle.engine();
         let mut job =
             CompactionJob { engine: Arc::downgrade(engine), last: 0, resting: BTreeMap::new() };

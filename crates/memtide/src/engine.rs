@@ -125,9 +125,8 @@ pub(crate) struct Engine {
     pub(crate) commit: Mutex<Option<Log>>,
     /// Writers that want it.
     pub(crate) commit_queue: CommitQueue,
-    /// How fast writers may go. Elsewhere, as every put looks at it: beside what others write all the time it would not
-    /// stay in the caches.
-    pub(crate) pace: Box<Pace>,
+    /// How fast writers may go.
+    pub(crate) pace: Pace,
     /// Held by who syncs the log.
     pub(crate) sync: Mutex<()>,
     /// How much of the log is on the device, and who waits for more.

@@ -42,6 +42,7 @@ use crate::flush;
 use crate::health::HealthState;
 use crate::hold::Hold;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
+use crate::pace::Pace;
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
@@ -324,7 +325,7 @@ impl Parts<'_> {
             manifest: Mutex::new(manifest),
             commit: Mutex::new(None),
             commit_queue: CommitQueue::default(),
-            pace: Box::default(),
+            pace: Pace::default(),
             sync: Mutex::new(()),
             durable: Durable::default(),
             snapshots: Snapshots::default(),

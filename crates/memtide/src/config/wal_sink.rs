@@ -19,7 +19,8 @@ pub enum WalSink {
     ///
     /// A fault of the device is told to the process by the signal SIGBUS. The first such segment installs a handler:
     /// a fault in the log becomes an error of the write, any other goes to the handler that was there before. If the
-    /// program installs one later, segments are files from then on.
+    /// program installs one later, the log is written as a file from the next window on. A thread that has blocked
+    /// SIGBUS is killed by such a fault all the same.
     Mapped,
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn seal_at_rest_if_pressed(engine: &Engine) -> Option<Arc<KeyspaceSta
 
 /// What a write is held to.
 #[derive(Clone, Copy)]
-pub(super) struct Hold<'e> {
+pub(super) struct Turn<'e> {
     /// Bytes that it takes in the queue.
     cost: u64,
     /// Where its wait is counted.
@@ -106,7 +106,7 @@ pub(super) struct Hold<'e> {
 }
 
 /// What a write is held to; `None` if to nothing.
-pub(super) fn hold<'e>(engine: &'e Engine, writes: &impl Writes) -> Option<Hold<'e>> {
+pub(super) fn turn<'e>(engine: &'e Engine, writes: &impl Writes) -> Option<Turn<'e>> {
     let slowest = engine.pace.slowest()?;
     let memory = engine.pace.memory();
     let tree = writes.keyspaces().iter().filter_map(|each| each.pace.rate()).min();
@@ -119,17 +119,17 @@ pub(super) fn hold<'e>(engine: &'e Engine, writes: &impl Writes) -> Option<Hold<
         (_, tree) => (tree?, &stalls.slowed_by_compaction, "compaction, which is behind"),
     };
     let part = u128::from(slowest.min(own)) * writes.bytes() as u128 / u128::from(own.max(1));
-    Some(Hold { cost: u64::try_from(part).unwrap_or(u64::MAX), stall, whose })
+    Some(Turn { cost: u64::try_from(part).unwrap_or(u64::MAX), stall, whose })
 }
 
-impl Hold<'_> {
+impl Turn<'_> {
     /// Gives a turn back that was not used.
     pub(super) fn give_back(&self, engine: &Engine) {
         engine.pace.leave(self.cost);
     }
 
     /// Takes its turn if that is now; else says how long it would take, and takes nothing.
-    pub(super) fn try_turn(&self, engine: &Engine) -> Result<(), Duration> {
+    pub(super) fn try_take(&self, engine: &Engine) -> Result<(), Duration> {
         match engine.pace.next_turn(engine.env.clock.now()) {
             Some(eta) => Err(eta),
             None => {
@@ -184,6 +184,41 @@ impl Hold<'_> {
             }
             let slice = eta.min(SLICE).min(left.unwrap_or(SLICE));
             engine.env.executor.wait(&engine.freed, seen, Some(slice));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memtide_base::{Error, ErrorKind};
+    use memtide_env::Simulation;
+
+    use super::*;
+    use crate::{Config, Db};
+
+    /// Its turn would come in hours; that of no write comes any more.
+    #[test]
+    fn who_waits_for_a_turn_is_told_that_the_database_failed_or_was_closed() {
+        for fails in [false, true] {
+            let sim = Simulation::new(1);
+            // A compaction would find that nothing is behind.
+            let enable_background_compaction = Some(false);
+            let config = Config { enable_background_compaction, ..Config::default() };
+            let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+            let engine = Arc::clone(db.handle.engine());
+            engine.pace.set_trees(engine.env.clock.now(), Some(1));
+            engine.pace.join(1 << 20);
+            let stall = &engine.tally.stalls.slowed_by_compaction;
+            let turn = Turn { cost: 1, stall, whose: "compaction" };
+            let left = Some(Duration::from_millis(10));
+            assert!(turn.wait(&engine, left).expect("it takes writes").is_err(), "not its turn");
+            if fails {
+                engine.fail(&Error::new(ErrorKind::Io, "the device failed"));
+            } else {
+                db.close().expect("closed");
+            }
+            let told = turn.wait(&engine, left).expect_err("no turn comes any more").kind();
+            assert_eq!(told, if fails { ErrorKind::ReadOnly } else { ErrorKind::Closed });
         }
     }
 }

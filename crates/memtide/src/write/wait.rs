@@ -64,20 +64,20 @@ impl<'e> Waits<'e> {
     pub(super) fn wait_for_turn(
         &mut self,
         writes: &impl Writes,
-    ) -> Result<Option<controller::Hold<'e>>> {
+    ) -> Result<Option<controller::Turn<'e>>> {
         let engine = self.engine;
-        let Some(hold) = controller::hold(engine, writes) else { return Ok(None) };
-        let turn = match self.patience {
-            Patience::Endless => hold.wait(engine, None)?,
-            Patience::None => hold.try_turn(engine),
+        let Some(turn) = controller::turn(engine, writes) else { return Ok(None) };
+        let taken = match self.patience {
+            Patience::Endless => turn.wait(engine, None)?,
+            Patience::None => turn.try_take(engine),
             Patience::For(limit) => {
                 self.since.get_or_insert(engine.env.clock.now());
-                hold.wait(engine, Some(limit))?
+                turn.wait(engine, Some(limit))?
             }
         };
-        turn.map(|()| Some(hold)).map_err(|eta| {
+        taken.map(|()| Some(turn)).map_err(|eta| {
             let ms = eta.as_millis().max(1);
-            refusal(&format!("{}, for about {ms} ms", hold.whose))
+            refusal(&format!("{}, for about {ms} ms", turn.whose))
         })
     }
 

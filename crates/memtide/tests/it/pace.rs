@@ -195,7 +195,7 @@ fn who_must_not_wait_is_told_how_long_and_other_keyspaces_go_on() {
 }
 
 #[test]
-fn a_writer_that_is_held_back_is_told_when_the_database_fails() {
+fn a_database_that_fails_under_pressure_says_so() {
     let (sim, env) = world("memtide-compact", COMPACTS);
     let db = open(&env, &config());
     overload(&sim, &db, 10_000, |_| {});
