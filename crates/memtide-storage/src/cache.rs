@@ -1,9 +1,9 @@
 //! The block cache: decoded, validated data blocks of all open tables, up to a fixed number of bytes.
 //!
-//! Every open table has a [`Shelf`]: a slot for each of its data blocks, found by the block's place in the index.
-//! A hit needs no hash, no comparison and no lock, and cannot give another block than the one asked for. (A
+//! Every open partition of a table has a [`Shelf`]: a slot for each of its data blocks, found by the block's place in
+//! the index. A hit needs no hash, no comparison and no lock, and cannot give another block than the one asked for. (A
 //! pointer beside the index entry instead of a table of pages: Graefe and others, "In-memory performance for big
-//! data", 2014; Leis and others, "LeanStore", 2018.) Blocks of a closed table leave with its shelf.
+//! data", 2014; Leis and others, "LeanStore", 2018.) Blocks of a closed table or partition leave with its shelf.
 //!
 //! Who makes room for a new block is told by two queues behind one lock, which only misses take. (S3-FIFO: Yang
 //! and others, "FIFO queues are all you need for cache eviction", 2023. Use bits instead of an order among hits
@@ -27,7 +27,7 @@
 //! The capacity is charged to the ledger by whoever makes the cache, a shelf's slots by its table. Index, filter
 //! and tombstones belong to the open table, not to the cache.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use memtide_base::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Glance, Mutex, SwapOption};
@@ -106,10 +106,10 @@ struct Queues {
     shelves: Shelves,
 }
 
-/// The open shelves by rising number; there are as many as open tables, a few hundred.
+/// The open shelves by their numbers; there are as many as open partitions of tables.
 #[derive(Default)]
 struct Shelves {
-    open: Vec<(u64, Shelved)>,
+    open: BTreeMap<u64, Shelved>,
     ever: u64,
 }
 
@@ -252,7 +252,7 @@ impl Queues {
         self.orphans += shelved.blocks;
         if self.orphans > (self.probation.len() + self.main.len()) / 2 {
             for queue in [&mut self.probation, &mut self.main] {
-                queue.retain(|place| self.shelves.place(place.shelf).is_ok());
+                queue.retain(|place| self.shelves.open.contains_key(&place.shelf));
                 queue.shrink_to(2 * queue.len());
             }
             self.orphans = 0;
@@ -350,20 +350,16 @@ impl Shelves {
     /// Adds a shelf under a number that none had before.
     fn add(&mut self, shelved: Shelved) -> u64 {
         self.ever += 1;
-        self.open.push((self.ever, shelved));
+        self.open.insert(self.ever, shelved);
         self.ever
     }
 
     fn get_mut(&mut self, number: u64) -> Option<&mut Shelved> {
-        self.place(number).ok().map(|index| &mut self.open[index].1)
+        self.open.get_mut(&number)
     }
 
     fn remove(&mut self, number: u64) -> Option<Shelved> {
-        self.place(number).ok().map(|index| self.open.remove(index).1)
-    }
-
-    fn place(&self, number: u64) -> Result<usize, usize> {
-        self.open.binary_search_by_key(&number, |(own, _)| *own)
+        self.open.remove(&number)
     }
 }
 

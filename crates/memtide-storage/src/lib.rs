@@ -11,6 +11,7 @@ pub mod compress;
 pub mod filter;
 mod identity;
 pub mod log;
+pub mod opened;
 mod output;
 mod source;
 pub mod table;

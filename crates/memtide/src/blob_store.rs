@@ -8,9 +8,9 @@ use memtide_base::{Error, Result, Slice};
 use memtide_env::Vfs;
 use memtide_storage::FileIdentity;
 use memtide_storage::blob::{BlobFile, BlobHandle};
+use memtide_storage::opened::Opened;
 
 use crate::files::{self, Layout};
-use crate::opened::Opened;
 use crate::version::{BlobMeta, Version};
 
 const OPEN_BLOBS_MAX: usize = 200;

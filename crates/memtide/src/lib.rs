@@ -45,7 +45,6 @@ mod iter;
 mod keyspace;
 mod keyspace_state;
 mod live_snapshot;
-mod opened;
 mod pace;
 mod range;
 mod read;

@@ -33,6 +33,12 @@ use separate::BlobOutputs;
 /// Filter bits beyond which no more is to be had.
 const FILTER_BITS_ABOVE: u32 = 16;
 
+/// Tables are divided once the indexes and filters of all take more than this part of the memory budget: then there
+/// will soon be no room for all of them, while undivided ones are read with fewer steps.
+const DIVIDED_ABOVE: u64 = 16;
+/// Data blocks of a partition: with blocks of 4 KiB its index and filter take one page or two.
+const PARTITION_BLOCKS: u16 = 32;
+
 /// Tables' worth of bytes that one table lies over at most.
 const UNDER_MAX: u64 = 10;
 /// A table of less than this part of a full one is not ended for what it lies over: there would be many.
@@ -108,6 +114,17 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
+/// Whether tables are divided into partitions.
+fn divides(engine: &Engine) -> bool {
+    let settings = &engine.settings;
+    let leads = |keyspace: &Arc<KeyspaceState>| -> u64 {
+        let tables = keyspace.glance();
+        let tables = tables.version.tables();
+        tables.map(|table| table.lead_bytes(settings.block_size, settings.filter_bits)).sum()
+    };
+    engine.all_keyspaces().iter().map(leads).sum::<u64>() > settings.memory_budget / DIVIDED_ABOVE
+}
+
 /// Bytes of entries between two calls of `written`.
 const STRIDE: usize = 64 << 10;
 
@@ -115,6 +132,7 @@ const STRIDE: usize = 64 << 10;
 pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>> {
     let mut outputs = Outputs {
         engine,
+        divides: divides(engine),
         keyspace: merge.keyspace.id,
         run: merge.run,
         last: merge.last,
@@ -155,6 +173,7 @@ struct Outputs<'e> {
     last: usize,
     /// Tables that are rewritten soon are not worth compressing; with `fifo` none is.
     compresses: bool,
+    divides: bool,
     fragments: Vec<Fragment>,
     /// What is left of the keys that no table may reach across, the next one last.
     bars: Vec<Vec<u8>>,
@@ -303,6 +322,7 @@ impl Outputs<'_> {
         let settings = &engine.settings;
         let options = TableOptions {
             block_bytes: settings.block_size,
+            partition_blocks: if self.divides { PARTITION_BLOCKS } else { 0 },
             codec: if self.compresses { settings.compression } else { Codec::None },
             filter_bits_per_key: filter_bits(settings.filter_bits, self.last - self.run.level),
             hash_seed: engine.hash_seed,

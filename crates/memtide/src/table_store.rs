@@ -1,20 +1,21 @@
 //! Opens tables when they are first needed and closes those that were not needed again.
 //!
-//! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, and no more than
-//! fit into an eighth of the memory budget with their indexes, filters and cache slots (but always one), however
-//! many tables there are. With a table its cached blocks go, so it matters which stay: `opened.rs` says so.
+//! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, and no more than fit into
+//! three eighths of the memory budget with their indexes, filters and cache slots (but always one), however many tables
+//! there are; before a table is closed, partitions of tables are given up. With a table or partition its cached blocks
+//! go, so it matters which stay: `opened.rs` in `memtide-storage` says so.
 
-use memtide_base::ledger::{Account, Ledger};
+use memtide_base::ledger::Ledger;
 use memtide_base::sync::{Arc, Glance};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
 use memtide_storage::FileIdentity;
 use memtide_storage::cache::BlockCache;
-use memtide_storage::table::Table;
+use memtide_storage::opened::Opened;
+use memtide_storage::table::{Table, TableShared};
 
 use crate::blob_store::BlobStore;
 use crate::files::{self, Layout};
-use crate::opened::Opened;
 use crate::version::TableMeta;
 
 const OPEN_TABLES_MAX: usize = 400;
@@ -25,9 +26,7 @@ pub(crate) struct TableStore {
     vfs: Arc<dyn Vfs>,
     layout: Layout,
     db_uuid: [u8; 16],
-    hash_seed: u64,
-    cache: Arc<BlockCache>,
-    ledger: Arc<Ledger>,
+    shared: Arc<TableShared>,
     /// Where values lie that are not with their keys.
     pub(crate) blobs: BlobStore,
     opened: Opened<TableMeta>,
@@ -43,11 +42,12 @@ impl TableStore {
         ledger: Arc<Ledger>,
     ) -> Self {
         let blobs = BlobStore::new(Arc::clone(&vfs), layout.clone(), db_uuid);
-        Self { vfs, layout, db_uuid, hash_seed, cache, ledger, blobs, opened: Opened::default() }
+        let shared = TableShared::new(hash_seed, cache, ledger);
+        Self { vfs, layout, db_uuid, shared, blobs, opened: Opened::default() }
     }
 
     pub(crate) fn cache(&self) -> &Arc<BlockCache> {
-        &self.cache
+        &self.shared.cache
     }
 
     /// The table, opened if need be.
@@ -73,11 +73,11 @@ impl TableStore {
                 .map_err(|error| Error::io("open", &name, error))?;
             let TableMeta { number, keyspace, size, .. } = **meta;
             let identity = FileIdentity { db_uuid: self.db_uuid, number, keyspace };
-            Table::open(file, name, identity, size, self.hash_seed, &self.cache, &self.ledger)
+            let table = Table::open(file, name, identity, size, &self.shared)?;
+            self.shared.make_room();
+            Ok(table)
         };
-        self.opened.get(meta, open, |open| {
-            open >= OPEN_TABLES_MAX
-                || (open > 0 && self.ledger.held(Account::Tables) > self.ledger.budget() / 8)
-        })
+        self.opened
+            .get(meta, open, |open| open >= OPEN_TABLES_MAX || (open > 0 && self.shared.is_short()))
     }
 }

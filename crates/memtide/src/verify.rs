@@ -12,7 +12,7 @@ use memtide_memtable::{MemtableType, Registry};
 use memtide_storage::blob::BlobFile;
 use memtide_storage::cache::BlockCache;
 use memtide_storage::log::{LogReader, Opened, parse_wal_file_name};
-use memtide_storage::table::Table;
+use memtide_storage::table::{Table, TableShared};
 use memtide_storage::{FileIdentity, verify_file};
 
 use crate::config::{Config, KeyspaceConfig};
@@ -169,8 +169,8 @@ fn verify_table(
     let file = open(vfs, layout, what, &name)?;
     verify_file(what, Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
     let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
-    let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
-    let table = Table::open(file, name.clone(), identity, meta.size, 0, &cache, &ledger)?;
+    let shared = TableShared::new(0, BlockCache::new(0), Ledger::unlimited());
+    let table = Table::open(file, name.clone(), identity, meta.size, &shared)?;
     table.verify()?;
     if table.properties().blobs != meta.blobs {
         let detail = "it refers to other blobs than the manifest says";

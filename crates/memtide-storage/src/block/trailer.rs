@@ -4,7 +4,7 @@
 //! offset  size  field
 //! 0       n     payload, compressed as `codec` says
 //! n       1     codec     0 = none, 1 = lz4
-//! n + 1   1     kind      1 data, 2 index, 3 filter, 4 range delete, 5 properties, 6 metaindex
+//! n + 1   1     kind      1 data, 2 index, 3 filter, 4 range delete, 5 properties, 6 metaindex, 7 top index
 //! n + 2   2     flags     zero; unknown bits refuse the block
 //! n + 4   4     raw_len   bytes of the payload before compression
 //! n + 8   8     checksum  xxh3-64 of payload and trailer[0..8], seeded with file salt ^ offset
@@ -42,6 +42,8 @@ pub enum BlockKind {
     Properties = 5,
     /// Where every block but the data blocks lies.
     Metaindex = 6,
+    /// Separators of the partitions of index and filter, and where they lie.
+    TopIndex = 7,
 }
 
 impl BlockKind {
@@ -55,6 +57,7 @@ impl BlockKind {
             Self::RangeDelete => "range tombstone block",
             Self::Properties => "properties block",
             Self::Metaindex => "metaindex block",
+            Self::TopIndex => "top index block",
         }
     }
 }

@@ -6,9 +6,13 @@
 //! The separator between two data blocks is the shortest key that is not below the first's last key and
 //! below the second's first key; if one key's versions span both, it is that key.
 //!
+//! A divided table has an index and a filter for each so many data blocks, its partitions, and a top index. A key
+//! whose versions go on in the next partition is in the filters of both.
+//!
 //! A table is durable when [`TableBuilder::finish`] returns; its name is not, until the caller has synced
 //! the directory. After any error the file is worth nothing and the caller removes it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use memtide_base::hash::key_hash;
@@ -17,7 +21,7 @@ use memtide_base::range_tombstone::Fragment;
 use memtide_base::{Entry, Error, Kind, Result, SeqNo, Upper};
 use memtide_env::WriteFile;
 
-use super::format::{ALL_TOMBSTONES, Child, FOOTER_LEN, Footer, HAS_OLD_VERSIONS, Section};
+use super::format::{ALL_TOMBSTONES, Child, FOOTER_LEN, Footer, HAS_OLD_VERSIONS, Section, TopRow};
 use super::properties::{Properties, WRITER};
 use crate::blob::{BlobHandle, BlobRefs};
 use crate::block::trailer::{self, BlockKind, Handle};
@@ -39,6 +43,8 @@ const TARGET_LEN_MAX: usize = 1 << 20;
 pub struct TableOptions {
     /// Bytes of a data block before compression, aimed at; one row may exceed it.
     pub block_bytes: usize,
+    /// Data blocks of a partition of index and filter; a table that has no more is not divided, nor is any with 0.
+    pub partition_blocks: u16,
     /// How data and index blocks are compressed, if that saves an eighth.
     pub codec: Codec,
     /// Filter bits for each user key; 0 = no filter.
@@ -90,13 +96,27 @@ pub struct TableBuilder {
     data_flags: DataFlags,
     /// The last data block, until the next key tells its separator.
     waiting: Option<Waiting>,
+    /// Of the data blocks that are in no partition yet.
     index: BlockBuilder,
+    partitions: Vec<BuiltPartition>,
     ranges: BlockBuilder,
     range_blocks: Vec<Vec<u8>>,
     /// End of the last fragment; the outer `None` before the first.
     range_end: Option<Option<Vec<u8>>>,
     hashes: Vec<u64>,
     last: Option<(Vec<u8>, SeqNo)>,
+}
+
+/// A partition whose data blocks are written; its own come behind all of those.
+#[derive(Debug)]
+struct BuiltPartition {
+    separator: Vec<u8>,
+    data_end: u64,
+    blocks: u16,
+    /// Rows and hashes of all partitions up to this one.
+    rows: u64,
+    hashes: usize,
+    index: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +166,7 @@ impl TableBuilder {
             data_flags: DataFlags::default(),
             waiting: None,
             index: BlockBuilder::new(Role::Index),
+            partitions: Vec::new(),
             ranges: BlockBuilder::new(Role::RangeDelete),
             range_blocks: Vec::new(),
             range_end: None,
@@ -247,7 +268,8 @@ impl TableBuilder {
         let bits = self.options.filter_bits_per_key;
         let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
         let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
-        let rest = self.data.len_max() + self.index.len_max() + self.ranges.len_max();
+        let indexes: usize = self.partitions.iter().map(|partition| partition.index.len()).sum();
+        let rest = self.data.len_max() + self.index.len_max() + self.ranges.len_max() + indexes;
         self.blocks.out.offset() + (rest + filter + ranges + FOOTER_LEN) as u64
     }
 
@@ -255,7 +277,8 @@ impl TableBuilder {
     /// of what one block can hold.
     #[must_use]
     pub fn should_finish(&self) -> bool {
-        self.index.rows() > ROWS_MAX / 2 || self.index.len_max() > BLOCK_LEN_MAX / 2
+        let rows = self.index.rows().max(self.partitions.len());
+        rows > ROWS_MAX / 2 || self.index.len_max() > BLOCK_LEN_MAX / 2
     }
 
     /// Whether nothing was added.
@@ -319,14 +342,13 @@ impl TableBuilder {
     /// Everything between the data blocks and the metaindex.
     fn write_sections(&mut self) -> Result<Vec<Section>> {
         let mut sections = Vec::new();
-        let mut payload = Vec::new();
-        let bits = self.options.filter_bits_per_key;
-        if bits > 0 && !self.hashes.is_empty() {
-            Filter::build(&self.hashes, bits, self.options.hash_seed).encode(&mut payload);
-            let handle = self.blocks.block(BlockKind::Filter, Codec::None, payload)?;
-            sections.push(Section::new(BlockKind::Filter, handle));
-        }
-        if !self.index.is_empty() {
+        if !self.partitions.is_empty() {
+            let handle = self.write_partitions()?;
+            sections.push(Section::new(BlockKind::TopIndex, handle));
+        } else if !self.index.is_empty() {
+            if let Some(handle) = self.write_filter(0..self.hashes.len())? {
+                sections.push(Section::new(BlockKind::Filter, handle));
+            }
             let mut payload = Vec::new();
             self.index.finish(&mut payload);
             let handle = self.blocks.block(BlockKind::Index, self.options.codec, payload)?;
@@ -344,6 +366,59 @@ impl TableBuilder {
         let handle = self.blocks.block(BlockKind::Properties, Codec::None, payload)?;
         sections.push(Section::new(BlockKind::Properties, handle));
         Ok(sections)
+    }
+
+    /// The filter over some of the keys, if there are to be filters.
+    fn write_filter(&mut self, hashes: Range<usize>) -> Result<Option<Handle>> {
+        let TableOptions { filter_bits_per_key: bits, hash_seed, .. } = self.options;
+        if bits == 0 {
+            return Ok(None);
+        }
+        let mut payload = Vec::new();
+        Filter::build(&self.hashes[hashes], bits, hash_seed).encode(&mut payload);
+        self.blocks.block(BlockKind::Filter, Codec::None, payload).map(Some)
+    }
+
+    /// All partitions, and the top index behind them.
+    fn write_partitions(&mut self) -> Result<Handle> {
+        let mut top = BlockBuilder::new(Role::Index);
+        let (mut rows, mut hashes) = (0, 0);
+        for partition in std::mem::take(&mut self.partitions) {
+            let index = self.blocks.block(BlockKind::Index, self.options.codec, partition.index)?;
+            let filter = self.write_filter(hashes..partition.hashes)?;
+            let value = TopRow {
+                data_end: partition.data_end,
+                rows: partition.rows - rows,
+                blocks: partition.blocks,
+                index_len: index.len,
+                filter_len: filter.map_or(0, |filter| filter.len),
+            };
+            let (key, value) = (partition.separator, value.encode());
+            if !top.has_room(key.len(), value.len()) {
+                let what = format!("the top index of {} is full", self.blocks.out.name().display());
+                return Err(Error::invalid_argument(what).with_hint("cut tables earlier"));
+            }
+            top.add(Entry { key: &key, seq: 0, kind: Kind::Put, value: &value });
+            (rows, hashes) = (partition.rows, partition.hashes);
+        }
+        let mut payload = Vec::new();
+        top.finish(&mut payload);
+        self.blocks.block(BlockKind::TopIndex, self.options.codec, payload)
+    }
+
+    /// Makes a partition of the data blocks that are in none yet, of which the last ends with `separator`.
+    fn finish_partition(&mut self, separator: Vec<u8>) {
+        let blocks = u16::try_from(self.index.rows()).expect("a block bounds its rows");
+        let mut index = Vec::new();
+        self.index.finish(&mut index);
+        self.partitions.push(BuiltPartition {
+            separator,
+            data_end: self.blocks.out.offset(),
+            blocks,
+            rows: self.properties.rows,
+            hashes: self.hashes.len(),
+            index,
+        });
     }
 
     fn count(&mut self, entry: Entry<'_>, is_new_key: bool) {
@@ -375,7 +450,8 @@ impl TableBuilder {
     }
 
     fn target_len(&self) -> usize {
-        let doublings = self.index.rows() / BLOCKS_PER_SIZE;
+        let partitions = self.partitions.len() * usize::from(self.options.partition_blocks);
+        let doublings = (partitions + self.index.rows()) / BLOCKS_PER_SIZE;
         (self.options.block_bytes << doublings).min(TARGET_LEN_MAX)
     }
 
@@ -397,6 +473,7 @@ impl TableBuilder {
     /// Gives the last data block its index row, now that the key behind it is known.
     fn settle_separator(&mut self, next: Option<&[u8]>) -> Result<()> {
         let Some(Waiting { child, last_key }) = self.waiting.take() else { return Ok(()) };
+        let goes_on = next.is_some_and(|next| next == last_key);
         let key = match next {
             Some(next) => separator(&last_key, next),
             None => last_key,
@@ -407,6 +484,15 @@ impl TableBuilder {
             return Err(Error::invalid_argument(what).with_hint("cut tables earlier"));
         }
         self.index.add(Entry { key: &key, seq: 0, kind: Kind::Put, value: &value });
+        let is_full = self.index.rows() == usize::from(self.options.partition_blocks);
+        // The last blocks are a partition only if there are others.
+        let is_last = next.is_none() && !self.partitions.is_empty();
+        if is_full && next.is_some() || is_last {
+            self.finish_partition(key);
+        }
+        if is_full && goes_on && self.options.filter_bits_per_key > 0 {
+            self.hashes.extend(next.map(|key| key_hash(self.options.hash_seed, key)));
+        }
         Ok(())
     }
 

@@ -8,12 +8,18 @@
 //!   visible versions of it.
 //!
 //! A step allocates nothing but the key buffer, which grows to the largest key met, and blocks that are read.
+//!
+//! A streaming cursor reads blocks for itself, many at a time, and leaves the cache to those who will ask again.
 
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 
+use super::format::Child;
 use super::reader::Table;
 use crate::block::{BlockCursor, BlockView};
+
+/// Bytes that a streaming cursor reads at a time.
+const STREAM_LEN: usize = 128 << 10;
 
 /// A cursor over the point entries of one table with `seq < below`.
 #[derive(Debug)]
@@ -25,6 +31,35 @@ pub struct TableCursor {
     /// `None` until the first block is pinned.
     at: Option<BlockCursor>,
     standing: Standing,
+    /// What a streaming cursor has read.
+    stream: Option<Stream>,
+}
+
+/// Bytes of data blocks that follow each other.
+#[derive(Debug, Default)]
+struct Stream {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    /// Block `at` of the table, read with what follows it unless it is here.
+    fn block(&mut self, table: &Table, at: usize) -> Result<Arc<BlockView>> {
+        let child = table.child(at)?;
+        if let Some(block) = self.find(child) {
+            return table.block_of(child, block);
+        }
+        let Child { handle, .. } = child;
+        table.read_data(handle.offset, STREAM_LEN.max(handle.len as usize), &mut self.bytes)?;
+        self.start = handle.offset;
+        let block = self.find(child).expect("all of it was read");
+        table.block_of(child, block)
+    }
+
+    fn find(&self, Child { handle, .. }: Child) -> Option<Arc<[u8]>> {
+        let from = usize::try_from(handle.offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(from..from.checked_add(handle.len as usize)?).map(Arc::from)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +73,18 @@ enum Standing {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>, below: SeqNo) -> Self {
-        Self { table, below, block: 0, at: None, standing: Standing::Nowhere }
+        Self { table, below, block: 0, at: None, standing: Standing::Nowhere, stream: None }
+    }
+
+    pub(super) fn streaming(table: Arc<Table>, below: SeqNo) -> Self {
+        Self { stream: Some(Stream::default()), ..Self::new(table, below) }
+    }
+
+    fn read(&mut self, block: usize) -> Result<Arc<BlockView>> {
+        match &mut self.stream {
+            Some(stream) => stream.block(&self.table, block),
+            None => self.table.block(block),
+        }
     }
 
     /// The value the cursor stands on, sharing the block's bytes if it is long.
@@ -106,10 +152,13 @@ impl TableCursor {
 
     /// Pins `block`, read unless it is pinned already. The key stays that of the row stood on last.
     fn pin(&mut self, block: usize) -> Result<()> {
+        if self.at.is_some() && self.block == block {
+            return Ok(());
+        }
+        let view = self.read(block)?;
         match &mut self.at {
-            Some(_) if self.block == block => return Ok(()),
-            Some(at) => at.pin(self.table.block(block)?),
-            None => self.at = Some(BlockCursor::new(self.table.block(block)?)),
+            Some(at) => at.pin(view),
+            None => self.at = Some(BlockCursor::new(view)),
         }
         self.block = block;
         self.pinned().view().warm();
@@ -177,11 +226,11 @@ impl TableCursor {
         while let (0, Some(before)) = (self.pinned().row(), self.block.checked_sub(1)) {
             let key = self.pinned().key();
             // A block that goes on into the next ends with the key its separator is.
-            if self.table.index().is_none_or(|index| !index.key_is(before, key)) {
+            if !self.table.is_separator(before, key)? {
                 break;
             }
-            let view = self.table.block(before)?;
-            let last = view.rows() - 1;
+            let view = self.read(before)?;
+            let (last, key) = (view.rows() - 1, self.pinned().key());
             if !view.key_is(last, key) || view.seq(last) >= self.below {
                 break;
             }
@@ -208,18 +257,17 @@ impl TableCursor {
     }
 
     fn seek_le(&mut self, key: &[u8]) -> Result<bool> {
-        let Some(index) = self.table.index() else { return Ok(false) };
+        let Some(last) = self.table.blocks().checked_sub(1) else { return Ok(false) };
         // No key at or below `key` lies behind the first block whose separator is above it.
-        let block = index.first_above(key).min(index.rows() - 1);
+        let block = self.table.first_above(key)?.min(last);
         self.pin(block)?;
         let end = self.pinned().view().first_above(key);
         self.backward(end, false)
     }
 
     fn seek_ge(&mut self, key: &[u8]) -> Result<bool> {
-        let Some(index) = self.table.index() else { return Ok(false) };
-        let block = index.first_at_least(key);
-        if block == index.rows() {
+        let block = self.table.first_at_least(key)?;
+        if block == self.table.blocks() {
             return Ok(false);
         }
         self.pin(block)?;
@@ -301,14 +349,17 @@ impl Cursor for TableCursor {
             self.standing = Standing::BehindVersions;
             return Ok(false);
         }
-        let (key, next) = (at.key(), self.block + 1);
-        let goes_on = |index: &BlockView| next < index.rows() && index.key_is(self.block, key);
-        if self.table.index().is_some_and(goes_on) {
-            let read = self.table.block(next);
+        let next = self.block + 1;
+        let goes_on = next < self.table.blocks() && {
+            let said = self.table.is_separator(self.block, at.key());
+            said.inspect_err(|_| self.standing = Standing::Nowhere)?
+        };
+        if goes_on {
+            let read = self.read(next);
             let view = read.inspect_err(|_| self.standing = Standing::Nowhere)?;
-            if view.key_is(0, key) {
+            if view.key_is(0, self.pinned().key()) {
                 // Inside a block the order is validated; here two blocks meet.
-                if view.seq(0) >= at.entry().seq {
+                if view.seq(0) >= self.pinned().entry().seq {
                     self.standing = Standing::Nowhere;
                     return Err(self.table.out_of_order(next));
                 }

@@ -25,6 +25,9 @@
 //! 8       8     offset
 //!
 //! index value, one per data block: offset varint · len varint (trailer included) · rows u16 · flags u8
+//!
+//! top index value, one per partition: data_end varint · rows varint · blocks u16 · index_len varint ·
+//! filter_len varint (both with trailer; no filter: 0)
 //! ```
 //!
 //! Every major keeps the footer's length and the places of checksum and magic, so that an older reader
@@ -183,6 +186,44 @@ impl Child {
         let [r0, r1, flags] = *<&[u8; 3]>::try_from(value).ok()?;
         let handle = Handle { offset, len };
         Some(Self { handle, rows: u16::from_le_bytes([r0, r1]), flags })
+    }
+}
+
+/// What a row of the top index says about its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TopRow {
+    /// First byte behind its data blocks.
+    pub(super) data_end: u64,
+    /// Rows of its data blocks.
+    pub(super) rows: u64,
+    /// How many data blocks it leads to.
+    pub(super) blocks: u16,
+    /// Bytes of its index block, trailer included.
+    pub(super) index_len: u32,
+    /// Bytes of its filter block, trailer included; 0 if it has none.
+    pub(super) filter_len: u32,
+}
+
+impl TopRow {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(3 * varint::VARINT_LEN_MAX);
+        varint::write_u64(&mut out, self.data_end);
+        varint::write_u64(&mut out, self.rows);
+        out.extend_from_slice(&self.blocks.to_le_bytes());
+        varint::write_u64(&mut out, u64::from(self.index_len));
+        varint::write_u64(&mut out, u64::from(self.filter_len));
+        out
+    }
+
+    pub(super) fn decode(mut value: &[u8]) -> Option<Self> {
+        let data_end = varint::read_u64(&mut value)?;
+        let rows = varint::read_u64(&mut value)?;
+        let (blocks, rest) = value.split_first_chunk::<2>()?;
+        value = rest;
+        let index_len = varint::read_u32(&mut value)?;
+        let filter_len = varint::read_u32(&mut value)?;
+        let blocks = u16::from_le_bytes(*blocks);
+        value.is_empty().then_some(Self { data_end, rows, blocks, index_len, filter_len })
     }
 }
 

@@ -1,15 +1,17 @@
 //! Reads blocks of a table file, and all at once what an open table keeps in memory.
 //!
 //! [`Source`] turns a handle into a checked, decompressed payload. [`Parts`] begins at the footer and
-//! reads metaindex, properties, index, filter and range tombstones, with one read of the last 32 KiB as
-//! long as they lie there. What passes is consistent: the blocks cover the file without gaps, the index
-//! names every data block in order, and counts agree with the properties. Data blocks are not read.
+//! reads metaindex, properties, index and filter or the top index, and range tombstones, with one read of the
+//! last 32 KiB as long as they lie there. What passes is consistent: the blocks cover the file without gaps, the
+//! index names every data block in order, or the top index every partition, and counts agree with the properties.
+//! Data blocks and partitions are not read.
 
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
 use memtide_base::{Error, RangeTombstones, Result};
 
-use super::format::{Child, FOOTER_LEN, Footer, IGNORABLE, Section, unsupported};
+use super::format::{FOOTER_LEN, Footer, IGNORABLE, Section, unsupported};
+use super::partition::{Division, Partition};
 use super::properties::Properties;
 use crate::block::trailer::{self, BlockKind, Handle, TRAILER_LEN};
 use crate::block::{BlockView, Role};
@@ -29,7 +31,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
@@ -39,11 +41,27 @@ impl Source {
     pub(super) fn data_block(&self, handle: Handle, file_salt: u64) -> Result<BlockView> {
         let mut block = zeroed(handle.len as usize);
         self.read(unshared(&mut block), handle.offset)?;
-        let payload = self.unseal(block, handle.offset, BlockKind::Data, file_salt)?;
-        self.view(payload, handle.offset, BlockKind::Data, Role::Data)
+        self.data_block_of(block, handle.offset, file_salt)
     }
 
-    fn unseal(&self, block: Arc<[u8]>, at: u64, kind: BlockKind, salt: u64) -> Result<Payload> {
+    /// As [`Source::data_block`], from bytes that were read before.
+    pub(super) fn data_block_of(
+        &self,
+        block: Arc<[u8]>,
+        offset: u64,
+        file_salt: u64,
+    ) -> Result<BlockView> {
+        let payload = self.unseal(block, offset, BlockKind::Data, file_salt)?;
+        self.view(payload, offset, BlockKind::Data, Role::Data)
+    }
+
+    pub(super) fn unseal(
+        &self,
+        block: Arc<[u8]>,
+        at: u64,
+        kind: BlockKind,
+        salt: u64,
+    ) -> Result<Payload> {
         let damaged = |detail: String| self.damaged(kind.name(), at, detail);
         let sealed = trailer::open(&block, kind, salt ^ at).map_err(damaged)?;
         if !sealed.codec.is_built_in() {
@@ -59,7 +77,13 @@ impl Source {
         Ok(Payload { bytes, len: sealed.raw_len })
     }
 
-    fn view(&self, payload: Payload, at: u64, kind: BlockKind, role: Role) -> Result<BlockView> {
+    pub(super) fn view(
+        &self,
+        payload: Payload,
+        at: u64,
+        kind: BlockKind,
+        role: Role,
+    ) -> Result<BlockView> {
         BlockView::decode(payload.bytes, payload.len, role)
             .map_err(|detail| self.damaged(kind.name(), at, detail))
     }
@@ -71,9 +95,15 @@ pub(super) struct Parts {
     pub(super) footer: Footer,
     pub(super) properties: Properties,
     /// `None` if the table has no point entries.
-    pub(super) index: Option<BlockView>,
-    pub(super) filter: Option<Filter>,
+    pub(super) directory: Option<Directory>,
     pub(super) tombstones: RangeTombstones,
+}
+
+/// What leads to the data blocks.
+#[derive(Debug)]
+pub(super) enum Directory {
+    Whole(Partition),
+    Divided(Division),
 }
 
 impl Parts {
@@ -83,24 +113,12 @@ impl Parts {
         let footer = tail.footer(expected)?;
         let sections = tail.sections(&footer)?;
         let properties = tail.properties(&sections, &footer, expected)?;
-        let index = tail.index(&sections, &footer, &properties)?;
-        let filter = tail.filter(&sections, &footer)?;
+        let directory = match tail.division(&sections, &footer, &properties)? {
+            Some(division) => Some(Directory::Divided(division)),
+            None => tail.whole(&sections, &footer, &properties)?.map(Directory::Whole),
+        };
         let tombstones = tail.tombstones(&sections, &footer, &properties)?;
-        Ok(Self { footer, properties, index, filter, tombstones })
-    }
-
-    /// Heap bytes they hold.
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.properties.heap_bytes()
-            + self.index.as_ref().map_or(0, BlockView::heap_bytes)
-            + self.filter.as_ref().map_or(0, Filter::heap_bytes)
-            + self.tombstones.heap_bytes()
-    }
-
-    /// What the index says about data block `at`.
-    pub(super) fn child(&self, at: usize) -> Option<Child> {
-        let index = self.index.as_ref().filter(|index| at < index.rows())?;
-        Child::decode(index.value(at))
+        Ok(Self { footer, properties, directory, tombstones })
     }
 }
 
@@ -155,18 +173,19 @@ impl<'s> Tail<'s> {
         Ok(footer)
     }
 
-    /// The metaindex; its blocks fill the file between data and metaindex.
+    /// The metaindex; its blocks fill the file between data and metaindex, but for the partitions before a top index.
     fn sections(&self, footer: &Footer) -> Result<Vec<Section>> {
         let at = footer.metaindex.offset;
         let damaged = |detail: &str| self.source.damaged("metaindex block", at, detail);
         let payload = self.payload(footer.metaindex, BlockKind::Metaindex, footer)?;
         let sections = Section::decode_all(payload.as_bytes());
         let sections = sections.ok_or_else(|| damaged("not made of whole items"))?;
-        let mut end = footer.data_end;
+        let top = sections.first().filter(|first| first.kind == BlockKind::TopIndex as u16);
+        let mut end = top.map_or(footer.data_end, |top| top.handle.offset.max(footer.data_end));
         for section in &sections {
             let known = [BlockKind::Filter, BlockKind::Index, BlockKind::RangeDelete]
                 .into_iter()
-                .chain([BlockKind::Properties])
+                .chain([BlockKind::Properties, BlockKind::TopIndex])
                 .any(|kind| kind as u16 == section.kind);
             if !known && section.kind & IGNORABLE == 0 {
                 let what = format!("block kind {}", section.kind);
@@ -203,12 +222,34 @@ impl<'s> Tail<'s> {
         Ok(properties)
     }
 
-    fn index(
+    /// The partitions of a divided table.
+    fn division(
         &self,
         sections: &[Section],
         footer: &Footer,
         properties: &Properties,
-    ) -> Result<Option<BlockView>> {
+    ) -> Result<Option<Division>> {
+        let kind = BlockKind::TopIndex;
+        let Some(handle) = self.only(sections, kind, footer)? else { return Ok(None) };
+        let damaged = |detail: &str| self.source.damaged(kind.name(), handle.offset, detail);
+        let beside = [BlockKind::Index, BlockKind::Filter].map(|kind| kind as u16);
+        if sections.iter().any(|section| beside.contains(&section.kind)) {
+            return Err(damaged("an index or filter beside partitions"));
+        }
+        let payload = self.payload(handle, kind, footer)?;
+        let top = self.source.view(payload, handle.offset, kind, Role::Index)?;
+        let division = Division::new(top, footer.data_end, handle.offset, properties.rows);
+        division.map(Some).map_err(|detail| damaged(&detail))
+    }
+
+    /// Index and filter of a table that is one partition.
+    fn whole(
+        &self,
+        sections: &[Section],
+        footer: &Footer,
+        properties: &Properties,
+    ) -> Result<Option<Partition>> {
+        let filter = self.filter(sections, footer)?;
         let Some(handle) = self.only(sections, BlockKind::Index, footer)? else {
             if footer.data_end > 0 || properties.rows > 0 {
                 let at = footer.metaindex.offset;
@@ -216,21 +257,11 @@ impl<'s> Tail<'s> {
             }
             return Ok(None);
         };
-        let damaged = |detail: &str| self.source.damaged("index block", handle.offset, detail);
         let payload = self.payload(handle, BlockKind::Index, footer)?;
         let index = self.source.view(payload, handle.offset, BlockKind::Index, Role::Index)?;
-        let (mut end, mut rows) = (0, 0);
-        for at in 0..index.rows() {
-            let child = Child::decode(index.value(at))
-                .filter(|child| child.handle.offset == end && child.handle.has_valid_len())
-                .ok_or_else(|| damaged("data blocks do not follow each other"))?;
-            end = child.handle.end().ok_or_else(|| damaged("a block beyond all files"))?;
-            rows += u64::from(child.rows);
-        }
-        if end != footer.data_end || rows != properties.rows {
-            return Err(damaged("data blocks or rows are missing"));
-        }
-        Ok(Some(index))
+        Partition::new(index, filter, 0..footer.data_end, properties.rows)
+            .map(Some)
+            .map_err(|detail| self.source.damaged("index block", handle.offset, detail))
     }
 
     fn filter(&self, sections: &[Section], footer: &Footer) -> Result<Option<Filter>> {

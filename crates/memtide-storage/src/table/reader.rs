@@ -1,8 +1,10 @@
 //! An open table: point reads through filter, index and block cache.
 //!
 //! Opening reads the end of the file and nothing else; data blocks are read when a key asks for them,
-//! validated once, and shared through the cache. A table is immutable, so any number of readers use one
-//! `Arc<Table>` without a lock. What it keeps in memory is charged to the ledger until it is dropped.
+//! validated once, and shared through the cache. A divided table's partitions are read when a key leads there and
+//! given up when open tables take too much memory; their cached blocks go with them. A table is immutable, so any
+//! number of readers use one `Arc<Table>` without a lock. What it keeps in memory is charged to the ledger until it
+//! is dropped.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +15,52 @@ use memtide_base::{Error, Kind, RangeTombstones, Result, SeqNo, Slice};
 use memtide_env::ReadFile;
 
 use super::cursor::TableCursor;
-use super::parts::Parts;
+use super::format::{Child, Footer};
+use super::partition::{Division, Partition, Place};
+use super::parts::{Directory, Parts};
 use super::properties::Properties;
 use super::verify;
 use crate::block::BlockView;
 use crate::cache::{BlockCache, Shelf};
 use crate::identity::FileIdentity;
+use crate::opened::{MayBeOpen, Openable, Opened};
 use crate::source::Source;
+
+/// Eighths of the memory budget above which open tables take too much. Bytes that lead to blocks save more reads than
+/// cached blocks do, so it is more than the cache may count on.
+const EIGHTHS: u64 = 3;
+
+/// What all open tables of a database have in common.
+#[derive(Debug)]
+pub struct TableShared {
+    /// The seed of the hashes that [`Table::get`] is given; a table whose filters were built under another seed answers
+    /// right, at the price of a second hash.
+    pub hash_seed: u64,
+    /// Where their data blocks are kept.
+    pub cache: Arc<BlockCache>,
+    /// Where what they hold is charged.
+    pub ledger: Arc<Ledger>,
+    partitions: Opened<PlaceOfPartition>,
+}
+
+impl TableShared {
+    /// For tables that were not opened yet.
+    #[must_use]
+    pub fn new(hash_seed: u64, cache: Arc<BlockCache>, ledger: Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { hash_seed, cache, ledger, partitions: Opened::default() })
+    }
+
+    /// Whether open tables take too much memory.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.ledger.held(Account::Tables) > self.ledger.budget() / 8 * EIGHTHS
+    }
+
+    /// Gives up partitions as long as open tables take too much memory.
+    pub fn make_room(&self) {
+        self.partitions.close_surplus(|open| open > 0 && self.is_short());
+    }
+}
 
 /// The newest visible version of a key in one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,9 +79,15 @@ pub struct Found {
 pub struct Near(Option<(usize, Glance<BlockView>)>);
 
 impl Near {
-    fn block(&mut self, table: &Table, at: usize) -> Result<&BlockView> {
+    /// Block `at` of the table, by `read` unless it is the one that was looked into last.
+    #[inline]
+    fn block(
+        &mut self,
+        at: usize,
+        read: impl FnOnce() -> Result<Glance<BlockView>>,
+    ) -> Result<&BlockView> {
         if self.0.as_ref().is_none_or(|(held, _)| *held != at) {
-            self.0 = Some((at, table.glance(at)?));
+            self.0 = Some((at, read()?));
         }
         Ok(&self.0.as_ref().expect("set just now").1)
     }
@@ -49,49 +96,129 @@ impl Near {
 /// An immutable sorted file of entries, open for reading.
 pub struct Table {
     source: Source,
-    parts: Parts,
+    file_salt: u64,
+    /// First byte behind the data blocks.
+    data_end: u64,
+    properties: Properties,
+    tombstones: RangeTombstones,
+    /// `None` if there are no data blocks.
+    leads: Option<Leads>,
     expected: FileIdentity,
     size: u64,
-    hash_seed: u64,
+    shared: Arc<TableShared>,
+    /// For all but partitions.
+    charge: Charge,
+}
+
+/// What leads to the data blocks.
+enum Leads {
+    Whole(OpenPartition),
+    Divided(Divided),
+}
+
+struct Divided {
+    /// A row for each partition.
+    top: BlockView,
+    partitions: Box<[Arc<PlaceOfPartition>]>,
+    /// Data blocks of each but the last.
+    blocks_each: usize,
+    blocks: usize,
+}
+
+/// A partition and its cached data blocks.
+#[derive(Debug)]
+struct OpenPartition {
+    partition: Partition,
     shelf: Shelf,
     charge: Charge,
+}
+
+/// A partition that may be in memory.
+#[derive(Debug)]
+struct PlaceOfPartition {
+    place: Place,
+    open: MayBeOpen<OpenPartition>,
+}
+
+impl Openable for PlaceOfPartition {
+    type Open = OpenPartition;
+
+    fn place(&self) -> &MayBeOpen<OpenPartition> {
+        &self.open
+    }
+}
+
+impl OpenPartition {
+    fn new(partition: Partition, shared: &TableShared) -> Self {
+        let shelf = shared.cache.shelf(partition.index.rows());
+        let mut charge = shared.ledger.empty_charge(Account::Tables);
+        let held = partition.heap_bytes() + shelf.heap_bytes() + size_of::<Self>();
+        charge.grow_unchecked(held as u64);
+        Self { partition, shelf, charge }
+    }
+}
+
+/// What a partition says about a key.
+enum Looked {
+    Decided(Option<Found>),
+    /// Nothing; versions of the key may be in the next partition.
+    GoesOn,
 }
 
 impl Table {
     /// Opens the table in `file`, which is called `name` in errors and must be `expected` and have
     /// `size` bytes.
     ///
-    /// `hash_seed` is the seed of the hashes [`Table::get`] will be given; a table whose filter was
-    /// built under another seed answers right, at the price of a second hash.
-    ///
     /// # Errors
-    /// Corruption if the file is another table, has another length, or anything but its data blocks is
-    /// damaged; `Unsupported` if a newer version wrote it; whatever reading fails with.
+    /// Corruption if the file is another table, has another length, or anything but its data blocks and partitions
+    /// is damaged; `Unsupported` if a newer version wrote it; whatever reading fails with.
     pub fn open(
         file: Arc<dyn ReadFile>,
         name: PathBuf,
         expected: FileIdentity,
         size: u64,
-        hash_seed: u64,
-        cache: &Arc<BlockCache>,
-        ledger: &Arc<Ledger>,
+        shared: &Arc<TableShared>,
     ) -> Result<Arc<Self>> {
         let source = Source { file, name };
-        let parts = Parts::read(&source, expected, size)?;
-        let mut charge = ledger.empty_charge(Account::Tables);
-        let shelf = cache.shelf(parts.index.as_ref().map_or(0, BlockView::rows));
-        let held = parts.heap_bytes() + shelf.heap_bytes() + size_of::<Self>();
+        let Parts { footer, properties, directory, tombstones } =
+            Parts::read(&source, expected, size)?;
+        let mut charge = shared.ledger.empty_charge(Account::Tables);
+        let mut held = properties.heap_bytes() + tombstones.heap_bytes() + size_of::<Self>();
+        let leads = match directory {
+            Some(Directory::Whole(partition)) => {
+                Some(Leads::Whole(OpenPartition::new(partition, shared)))
+            }
+            Some(Directory::Divided(division)) => {
+                let divided = Divided::new(division);
+                held += divided.heap_bytes();
+                Some(Leads::Divided(divided))
+            }
+            None => None,
+        };
         charge.grow_unchecked(held as u64);
-        Ok(Arc::new(Self { source, parts, expected, size, hash_seed, shelf, charge }))
+        let Footer { file_salt, data_end, .. } = footer;
+        Ok(Arc::new(Self {
+            source,
+            file_salt,
+            data_end,
+            properties,
+            tombstones,
+            leads,
+            expected,
+            size,
+            shared: Arc::clone(shared),
+            charge,
+        }))
     }
 
     /// The newest version of `key` with `seq < below`, range tombstones not applied. `hash` is the
-    /// key's hash under the seed the table was opened with.
+    /// key's hash under the seed that tables here share.
     ///
-    /// Without a hit in the cache it costs one read; if the filter says no, nothing at all.
+    /// Without a hit in the cache it costs one read, and one more if its partition has to be read; if the filter says
+    /// no, nothing more at all.
     ///
     /// # Errors
-    /// A data block cannot be read or is damaged.
+    /// A data block or partition cannot be read or is damaged.
     pub fn get(&self, key: &[u8], hash: u64, below: SeqNo) -> Result<Option<Found>> {
         self.get_near(key, hash, below, &mut Near::default())
     }
@@ -101,6 +228,7 @@ impl Table {
     ///
     /// # Errors
     /// As [`Table::get`].
+    #[inline]
     pub fn get_near(
         &self,
         key: &[u8],
@@ -108,39 +236,78 @@ impl Table {
         below: SeqNo,
         near: &mut Near,
     ) -> Result<Option<Found>> {
-        let Some(index) = &self.parts.index else { return Ok(None) };
-        if self.parts.properties.seq_min >= below || !self.may_contain(key, hash) {
+        if self.properties.seq_min >= below {
             return Ok(None);
         }
+        match &self.leads {
+            None => Ok(None),
+            Some(Leads::Whole(whole)) => match self.look(whole, 0, key, hash, below, near)? {
+                Looked::Decided(found) => Ok(found),
+                Looked::GoesOn => Ok(None),
+            },
+            Some(Leads::Divided(divided)) => {
+                for at in divided.top.first_at_least(key)..divided.partitions.len() {
+                    let partition = self.partition(divided, at)?;
+                    let first = at * divided.blocks_each;
+                    let looked = self.look(&partition, first, key, hash, below, near)?;
+                    if let Looked::Decided(found) = looked {
+                        return Ok(found);
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Looks into the partition that begins with data block `first`.
+    #[inline]
+    fn look(
+        &self,
+        open: &OpenPartition,
+        first: usize,
+        key: &[u8],
+        hash: u64,
+        below: SeqNo,
+        near: &mut Near,
+    ) -> Result<Looked> {
+        let Partition { index, filter } = &open.partition;
+        let is_denied = filter.as_ref().is_some_and(|filter| {
+            let own_seed = filter.hash_seed() == self.shared.hash_seed;
+            !filter.may_contain(if own_seed { hash } else { key_hash(filter.hash_seed(), key) })
+        });
+        if is_denied {
+            return Ok(Looked::Decided(None));
+        }
         for at in index.first_at_least(key)..index.rows() {
-            let block = near.block(self, at)?;
+            let block = near.block(first + at, || self.block_in(open, at))?;
             match block.find(key, below) {
                 Ok(row) => {
                     let (seq, kind) = (block.seq(row), block.kind(row));
-                    return Ok(Some(Found { seq, kind, value: block.value_slice(row) }));
+                    let found = Found { seq, kind, value: block.value_slice(row) };
+                    return Ok(Looked::Decided(Some(found)));
                 }
-                Err(row) if row < block.rows() => return Ok(None),
+                Err(row) if row < block.rows() => return Ok(Looked::Decided(None)),
                 Err(_) => {}
             }
             // The block ends before the wanted version. Versions go on in the next block only if
             // the key is this block's last.
             if !index.key_is(at, key) {
-                return Ok(None);
+                return Ok(Looked::Decided(None));
             }
         }
-        Ok(None)
+        Ok(Looked::GoesOn)
     }
 
     /// The table's range tombstones.
     #[must_use]
     pub fn range_tombstones(&self) -> &RangeTombstones {
-        &self.parts.tombstones
+        &self.tombstones
     }
 
     /// What the table says about itself.
     #[must_use]
     pub fn properties(&self) -> &Properties {
-        &self.parts.properties
+        &self.properties
     }
 
     /// Bytes of the file.
@@ -155,16 +322,31 @@ impl Table {
         self.source.name()
     }
 
-    /// Bytes of memory the open table holds, as charged to the ledger.
+    /// Bytes of memory the open table holds, as charged to the ledger, with those of its partitions that are in memory.
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
-        self.charge.bytes()
+        let partitions = match &self.leads {
+            None => 0,
+            Some(Leads::Whole(whole)) => whole.charge.bytes(),
+            Some(Leads::Divided(divided)) => {
+                let open = divided.partitions.iter().filter_map(|place| place.open.glance());
+                open.map(|partition| partition.charge.bytes()).sum()
+            }
+        };
+        self.charge.bytes() + partitions
     }
 
     /// A cursor over the versions with `seq < below`, standing nowhere yet.
     #[must_use]
     pub fn cursor(self: &Arc<Self>, below: SeqNo) -> TableCursor {
         TableCursor::new(Arc::clone(self), below)
+    }
+
+    /// As [`Table::cursor`], for one walk forward over most of the table: it reads many data blocks at a time, and past
+    /// the cache.
+    #[must_use]
+    pub fn stream(self: &Arc<Self>, below: SeqNo) -> TableCursor {
+        TableCursor::streaming(Arc::clone(self), below)
     }
 
     /// Reads the whole table from the file, past the cache, and checks all it says about itself:
@@ -178,52 +360,151 @@ impl Table {
 
     /// Data blocks of the table.
     pub(super) fn blocks(&self) -> usize {
-        self.parts.index.as_ref().map_or(0, BlockView::rows)
+        match &self.leads {
+            None => 0,
+            Some(Leads::Whole(whole)) => whole.partition.index.rows(),
+            Some(Leads::Divided(divided)) => divided.blocks,
+        }
     }
 
-    /// The index, if there are data blocks.
-    pub(super) fn index(&self) -> Option<&BlockView> {
-        self.parts.index.as_ref()
+    /// The first data block whose separator is not below `key`; behind the last if there is none.
+    pub(super) fn first_at_least(&self, key: &[u8]) -> Result<usize> {
+        self.first_by(|index| index.first_at_least(key))
+    }
+
+    /// The first data block whose separator is above `key`; behind the last if there is none.
+    pub(super) fn first_above(&self, key: &[u8]) -> Result<usize> {
+        self.first_by(|index| index.first_above(key))
+    }
+
+    /// The data block that `search` finds, first in the top index and then in the index that leads there.
+    fn first_by(&self, search: impl Fn(&BlockView) -> usize) -> Result<usize> {
+        match &self.leads {
+            None => Ok(0),
+            Some(Leads::Whole(whole)) => Ok(search(&whole.partition.index)),
+            Some(Leads::Divided(divided)) => {
+                let at = search(&divided.top);
+                if at == divided.partitions.len() {
+                    return Ok(divided.blocks);
+                }
+                let inside = search(&self.partition(divided, at)?.partition.index);
+                Ok(at * divided.blocks_each + inside)
+            }
+        }
+    }
+
+    /// Whether `key` is the separator of data block `at`, so that its versions may go on in the next.
+    pub(super) fn is_separator(&self, at: usize, key: &[u8]) -> Result<bool> {
+        self.in_partition(at, |open, at| Ok(open.partition.index.key_is(at, key)))
+    }
+
+    /// Where data block `at` lies.
+    pub(super) fn child(&self, at: usize) -> Result<Child> {
+        self.in_partition(at, |open, at| Ok(open.partition.child(at)))
     }
 
     /// Data block `at`, from the cache or the file.
     pub(super) fn block(&self, at: usize) -> Result<Arc<BlockView>> {
-        self.glance(at).map(Glance::keep)
+        self.in_partition(at, |open, at| self.block_in(open, at)).map(Glance::keep)
     }
 
-    /// As [`Table::block`], for a short time and without counting a reference.
+    /// Calls `with` with the partition that leads to data block `at`, and the block's number in it.
     #[inline]
-    fn glance(&self, at: usize) -> Result<Glance<BlockView>> {
-        match self.shelf.look(at) {
-            Some(cached) => Ok(cached),
-            None => self.read_block(at).map(Glance::at),
+    fn in_partition<T>(
+        &self,
+        at: usize,
+        with: impl FnOnce(&OpenPartition, usize) -> Result<T>,
+    ) -> Result<T> {
+        match self.leads.as_ref().expect("a table without data blocks is asked for none") {
+            Leads::Whole(whole) => with(whole, at),
+            Leads::Divided(divided) => {
+                let partition = self.partition(divided, at / divided.blocks_each)?;
+                with(&partition, at % divided.blocks_each)
+            }
         }
     }
 
-    /// Reads data block `at` from the file into the cache.
-    fn read_block(&self, at: usize) -> Result<Arc<BlockView>> {
-        let child = self.parts.child(at).expect("index values are validated when it is opened");
-        let block = self.source.data_block(child.handle, self.parts.footer.file_salt)?;
-        if block.rows() != usize::from(child.rows) {
-            let detail = format!("{} rows, {} by the index", block.rows(), child.rows);
-            return Err(self.source.damaged("data block", child.handle.offset, detail));
+    /// Partition `at`, read if need be; others are given up for it.
+    #[inline]
+    fn partition(&self, divided: &Divided, at: usize) -> Result<Glance<OpenPartition>> {
+        let place = &divided.partitions[at];
+        match place.open.glance() {
+            Some(open) => Ok(open),
+            None => self.read_partition(divided, at),
         }
+    }
+
+    #[cold]
+    fn read_partition(&self, divided: &Divided, at: usize) -> Result<Glance<OpenPartition>> {
+        let shared = &self.shared;
+        let read = || {
+            let place = &divided.partitions[at].place;
+            let partition = place.read(&self.source, self.file_salt, &divided.top, at)?;
+            Ok(Arc::new(OpenPartition::new(partition, shared)))
+        };
+        let is_short = |open| open > 0 && shared.is_short();
+        shared.partitions.get(&divided.partitions[at], read, is_short).map(Glance::at)
+    }
+
+    /// Data block `at` of a partition.
+    #[inline]
+    fn block_in(&self, open: &OpenPartition, at: usize) -> Result<Glance<BlockView>> {
+        match open.shelf.look(at) {
+            Some(cached) => Ok(cached),
+            None => self.read_block(open, at).map(Glance::at),
+        }
+    }
+
+    /// Reads data block `at` of a partition from the file into the cache.
+    fn read_block(&self, open: &OpenPartition, at: usize) -> Result<Arc<BlockView>> {
+        let child = open.partition.child(at);
+        let block = self.source.data_block(child.handle, self.file_salt)?;
+        self.check_rows(child, &block)?;
         let block = Arc::new(block);
-        self.shelf.insert(at, &block);
+        open.shelf.insert(at, &block);
         Ok(block)
+    }
+
+    /// Reads bytes of the data blocks: `len` of them, or up to the end of the last.
+    pub(super) fn read_data(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
+        let left = self.data_end.saturating_sub(offset);
+        into.resize(usize::try_from(left).unwrap_or(len).min(len), 0);
+        self.source.read(into, offset)
+    }
+
+    /// The data block of `child`, made of its bytes.
+    pub(super) fn block_of(&self, child: Child, bytes: Arc<[u8]>) -> Result<Arc<BlockView>> {
+        let block = self.source.data_block_of(bytes, child.handle.offset, self.file_salt)?;
+        self.check_rows(child, &block)?;
+        Ok(Arc::new(block))
+    }
+
+    fn check_rows(&self, child: Child, block: &BlockView) -> Result<()> {
+        if block.rows() == usize::from(child.rows) {
+            return Ok(());
+        }
+        let detail = format!("{} rows, {} by the index", block.rows(), child.rows);
+        Err(self.source.damaged("data block", child.handle.offset, detail))
     }
 
     /// The error for a data block whose rows do not follow those of the block before.
     pub(super) fn out_of_order(&self, at: usize) -> Error {
-        let offset = self.parts.child(at).map_or(0, |child| child.handle.offset);
+        let offset = self.child(at).map_or(0, |child| child.handle.offset);
         self.source.damaged("data block", offset, "rows out of order across blocks")
     }
+}
 
-    fn may_contain(&self, key: &[u8], hash: u64) -> bool {
-        self.parts.filter.as_ref().is_none_or(|filter| {
-            let own_seed = filter.hash_seed() == self.hash_seed;
-            filter.may_contain(if own_seed { hash } else { key_hash(filter.hash_seed(), key) })
-        })
+impl Divided {
+    fn new(division: Division) -> Self {
+        let Division { top, places, blocks_each, blocks } = division;
+        let place = |place| Arc::new(PlaceOfPartition { place, open: MayBeOpen::default() });
+        Self { top, partitions: places.into_iter().map(place).collect(), blocks_each, blocks }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        // The two counts of an `Arc` are behind it.
+        let each = size_of::<PlaceOfPartition>() + size_of::<[usize; 3]>();
+        self.top.heap_bytes() + self.partitions.len() * each
     }
 }
 

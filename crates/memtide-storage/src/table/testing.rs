@@ -9,7 +9,7 @@ use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{Entry, Kind, RangeTombstones, Result, SeqNo};
 use memtide_env::{ReadFile, WriteFile};
 
-use super::{Table, TableBuilder, TableOptions, TableSummary};
+use super::{Table, TableBuilder, TableOptions, TableShared, TableSummary};
 use crate::cache::BlockCache;
 use crate::compress::Codec;
 use crate::identity::FileIdentity;
@@ -77,6 +77,7 @@ impl ReadFile for MemoryFile {
 pub(super) fn options(block_bytes: usize, codec: Codec) -> TableOptions {
     TableOptions {
         block_bytes,
+        partition_blocks: 0,
         codec,
         filter_bits_per_key: 10,
         hash_seed: HASH_SEED,
@@ -119,5 +120,6 @@ pub(super) fn open_with(
 ) -> Result<Arc<Table>> {
     let size = file.bytes().len() as u64;
     let name = PathBuf::from("sst/c.sst");
-    Table::open(Arc::new(file.clone()), name, expected, size, hash_seed, cache, ledger)
+    let shared = TableShared::new(hash_seed, Arc::clone(cache), Arc::clone(ledger));
+    Table::open(Arc::new(file.clone()), name, expected, size, &shared)
 }

@@ -16,11 +16,11 @@ use memtide_base::{
 use proptest::prelude::*;
 
 use super::format::Section;
-use super::parts::Parts;
+use super::partition::{Partition, Place};
+use super::parts::{Directory, Parts};
 use super::testing::{HASH_SEED, IDENTITY, MemoryFile, Row, at, build, open, open_with, options};
-use super::{Table, TableBuilder, TableCursor};
+use super::{Table, TableBuilder, TableCursor, TableOptions};
 use crate::blob::BlobHandle;
-use crate::block::BlockView;
 use crate::block::trailer::{Handle, TRAILER_LEN};
 use crate::cache::BlockCache;
 use crate::compress::Codec;
@@ -72,12 +72,19 @@ fn rows(max: usize) -> impl Strategy<Value = Vec<Row>> {
     })
 }
 
-fn shapes() -> impl Strategy<Value = (usize, Codec)> {
+fn shapes() -> impl Strategy<Value = TableOptions> {
     let codec = if Codec::Lz4.is_built_in() { Codec::Lz4 } else { Codec::None };
     (
         prop_oneof![Just(64_usize), 65..600_usize, Just(4096)],
+        prop_oneof![Just(0_u16), 1..5_u16],
         prop_oneof![Just(Codec::None), Just(codec)],
+        prop_oneof![1 => Just(0_u32), 4 => Just(10)],
     )
+        .prop_map(|(block_bytes, partition_blocks, codec, bits)| TableOptions {
+            partition_blocks,
+            filter_bits_per_key: bits,
+            ..options(block_bytes, codec)
+        })
 }
 
 fn get(table: &Table, key: &[u8], below: SeqNo) -> Option<(SeqNo, Kind, Vec<u8>)> {
@@ -259,12 +266,12 @@ proptest! {
     #[test]
     fn a_table_answers_as_its_model_does(
         rows in rows(40),
-        (block_bytes, codec) in shapes(),
+        options in shapes(),
         strangers in prop::collection::vec(keys(), 0..6),
         below in prop_oneof![0..61_u64, Just(SEE_ALL)],
         moves in moves(),
     ) {
-        let (file, summary) = build(&rows, &RangeTombstones::default(), options(block_bytes, codec));
+        let (file, summary) = build(&rows, &RangeTombstones::default(), options);
         let table = open(&file, IDENTITY).expect("as built");
         let model = model_of(&rows);
         for key in model.keys().chain(&strangers) {
@@ -275,6 +282,7 @@ proptest! {
             }
         }
         prop_assert_eq!(&collect(&mut table.cursor(SEE_ALL)), &rows);
+        prop_assert_eq!(&collect(&mut table.stream(SEE_ALL)), &rows);
         walk(&table, &model, below, &moves);
         table.verify().expect("as built");
         prop_assert_eq!(summary.rows, rows.len() as u64);
@@ -312,6 +320,15 @@ proptest! {
 
 /// A small table with several blocks, old versions, deletes and tombstones.
 fn small_table(codec: Codec) -> (MemoryFile, Vec<Row>, RangeTombstones) {
+    table_of(options(160, codec))
+}
+
+/// The same rows, with a partition for each two data blocks.
+fn divided_table() -> (MemoryFile, Vec<Row>, RangeTombstones) {
+    table_of(TableOptions { partition_blocks: 2, ..options(160, Codec::None) })
+}
+
+fn table_of(options: TableOptions) -> (MemoryFile, Vec<Row>, RangeTombstones) {
     let mut rows = Vec::new();
     for key in 0..24_u64 {
         for version in (0..1 + key % 3).rev() {
@@ -324,7 +341,7 @@ fn small_table(codec: Codec) -> (MemoryFile, Vec<Row>, RangeTombstones) {
         RangeTombstone::new(b"key0003", b"key0009", 400),
         RangeTombstone::new(b"key0007", b"", 401),
     ]);
-    let (file, _) = build(&rows, &tombstones, options(160, codec));
+    let (file, _) = build(&rows, &tombstones, options);
     (file, rows, tombstones)
 }
 
@@ -334,8 +351,7 @@ fn codecs() -> impl Iterator<Item = Codec> {
 
 #[test]
 fn every_flipped_byte_is_reported_by_verify_and_never_changes_an_answer() {
-    for codec in codecs() {
-        let (file, rows, tombstones) = small_table(codec);
+    for (file, rows, tombstones) in codecs().map(small_table).chain([divided_table()]) {
         let model = model_of(&rows);
         let undamaged = file.bytes();
         for at in 0..undamaged.len() {
@@ -362,9 +378,21 @@ fn handles(file: &MemoryFile) -> Vec<Handle> {
     let bytes = file.bytes();
     let source = Source { file: Arc::new(file.clone()), name: PathBuf::from("sst/c.sst") };
     let parts = Parts::read(&source, IDENTITY, bytes.len() as u64).expect("as built");
-    let blocks = parts.index.as_ref().map_or(0, BlockView::rows);
-    let mut handles: Vec<_> =
-        (0..blocks).map(|block| parts.child(block).expect("in the index").handle).collect();
+    let (mut handles, salt) = (Vec::new(), parts.footer.file_salt);
+    let mut data_blocks = |partition: &Partition| {
+        let blocks = 0..partition.index.rows();
+        handles.extend(blocks.map(|block| partition.child(block).handle));
+    };
+    match parts.directory.as_ref().expect("there are rows") {
+        Directory::Whole(partition) => data_blocks(partition),
+        Directory::Divided(division) => {
+            for (at, place) in division.places.iter().enumerate() {
+                let partition = place.read(&source, salt, &division.top, at);
+                data_blocks(&partition.expect("as built"));
+            }
+            handles.extend(division.places.iter().flat_map(Place::handles));
+        }
+    }
     let metaindex = parts.footer.metaindex;
     let (start, end) = (at(metaindex.offset), at(metaindex.end().expect("in the file")));
     let payload = &bytes[start..end - TRAILER_LEN];
@@ -380,8 +408,10 @@ proptest! {
     fn forged_blocks_with_true_checksums_never_panic(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u16>(), any::<u8>()), 1..4),
         moves in moves(),
+        divided in any::<bool>(),
     ) {
-        let (file, rows, _) = small_table(Codec::None);
+        let (file, rows, _) =
+            if divided { divided_table() } else { small_table(Codec::None) };
         let handles = handles(&file);
         let mut bytes = file.bytes();
         for (block, at, byte) in changes {
@@ -530,6 +560,35 @@ fn an_open_table_is_charged_for_what_it_holds_until_it_is_dropped() {
         assert_eq!((cache.hits(), cache.misses()), (hits, 1));
     }
     assert!(cache.bytes() > 0);
+    drop(table);
+    assert_eq!((ledger.total(), cache.bytes()), (0, 0));
+}
+
+#[test]
+fn partitions_take_turns_in_a_memory_too_small_for_all() {
+    let rows: Vec<Row> = (0..4000_u64)
+        .map(|key| (format!("{key:08}").into_bytes(), key + 1, Kind::Put, vec![b'v'; 20]))
+        .collect();
+    let options = TableOptions { partition_blocks: 4, ..options(160, Codec::None) };
+    let (file, _) = build(&rows, &RangeTombstones::default(), options);
+    // What stays, and room for a few partitions.
+    let unlimited = Ledger::unlimited();
+    let table = open_with(&file, IDENTITY, HASH_SEED, &BlockCache::new(0), &unlimited);
+    let stays = table.expect("as built").heap_bytes();
+    let most = stays + (8 << 10);
+    let ledger = Ledger::new(most / 3 * 8);
+    let cache = BlockCache::new(1 << 20);
+    let table = open_with(&file, IDENTITY, HASH_SEED, &cache, &ledger).expect("as built");
+    for step in 0..8000_usize {
+        let (key, seq, ..) = &rows[step * 1237 % rows.len()];
+        let found = table.get(key, key_hash(HASH_SEED, key), SEE_ALL).expect("undamaged");
+        assert_eq!(found.expect("present").seq, *seq);
+        assert_eq!(ledger.held(Account::Tables), table.heap_bytes());
+        assert!(table.heap_bytes() < most + (2 << 10), "{} of {most} B", table.heap_bytes());
+    }
+    assert!(table.heap_bytes() > most - (2 << 10), "the room was not used");
+    assert_eq!(collect(&mut table.cursor(SEE_ALL)), rows);
+    assert_eq!(collect(&mut table.stream(SEE_ALL)), rows);
     drop(table);
     assert_eq!((ledger.total(), cache.bytes()), (0, 0));
 }

@@ -7,7 +7,8 @@ use memtide_base::hash::key_hash;
 use memtide_base::{Kind, Result, SeqNo, Upper};
 
 use super::format::{ALL_TOMBSTONES, Child, HAS_OLD_VERSIONS};
-use super::parts::Parts;
+use super::partition::Partition;
+use super::parts::{Directory, Parts};
 use crate::blob::{BlobHandle, BlobRefs};
 use crate::block::BlockView;
 use crate::identity::FileIdentity;
@@ -16,13 +17,17 @@ use crate::source::Source;
 /// Checks all blocks of a table, and all it says about itself.
 pub(super) fn verify(source: &Source, expected: FileIdentity, size: u64) -> Result<()> {
     let parts = Parts::read(source, expected, size)?;
+    let salt = parts.footer.file_salt;
     let mut seen = Seen::default();
-    let blocks = parts.index.as_ref().map_or(0, BlockView::rows);
-    for at in 0..blocks {
-        let child = parts.child(at).expect("index values are validated when they are read");
-        let view = source.data_block(child.handle, parts.footer.file_salt)?;
-        seen.block(&parts, at, child, &view)
-            .map_err(|detail| source.damaged("data block", child.handle.offset, detail))?;
+    match &parts.directory {
+        None => {}
+        Some(Directory::Whole(partition)) => seen.partition(source, salt, partition)?,
+        Some(Directory::Divided(division)) => {
+            for (at, place) in division.places.iter().enumerate() {
+                let partition = place.read(source, salt, &division.top, at)?;
+                seen.partition(source, salt, &partition)?;
+            }
+        }
     }
     seen.against(&parts).map_err(|detail| source.damaged("table", 0, detail))
 }
@@ -39,12 +44,25 @@ struct Seen {
     seqs: Option<(SeqNo, SeqNo)>,
     first: Option<Vec<u8>>,
     last: Option<(Vec<u8>, SeqNo)>,
+    /// That of the last block.
+    separator: Vec<u8>,
 }
 
 impl Seen {
+    fn partition(&mut self, source: &Source, salt: u64, partition: &Partition) -> Result<()> {
+        let damaged =
+            |child: Child, detail| source.damaged("data block", child.handle.offset, detail);
+        for at in 0..partition.index.rows() {
+            let child = partition.child(at);
+            let view = source.data_block(child.handle, salt)?;
+            self.block(partition, at, child, &view).map_err(|detail| damaged(child, detail))?;
+        }
+        Ok(())
+    }
+
     fn block(
         &mut self,
-        parts: &Parts,
+        partition: &Partition,
         at: usize,
         child: Child,
         view: &BlockView,
@@ -54,9 +72,11 @@ impl Seen {
             view.write_key(row, &mut key);
             let is_new = self.follow(&key, view.seq(row))?;
             let denied = |filter: &crate::filter::Filter| {
-                is_new && !filter.may_contain(key_hash(filter.hash_seed(), &key))
+                // A key may go on in another partition, which has a filter of its own.
+                (is_new || (at, row) == (0, 0))
+                    && !filter.may_contain(key_hash(filter.hash_seed(), &key))
             };
-            if parts.filter.as_ref().is_some_and(denied) {
+            if partition.filter.as_ref().is_some_and(denied) {
                 return Err(format!("row {row}: the filter denies its key"));
             }
             old_versions |= !is_new;
@@ -78,25 +98,27 @@ impl Seen {
         }
         self.rows += rows;
         self.deletes += deletes;
-        self.between_separators(parts, at, view)
+        self.between_separators(partition, at, view)
     }
 
     /// Every key lies above the separator before its block, or goes on from there, and not above its own.
-    fn between_separators(&self, parts: &Parts, at: usize, view: &BlockView) -> Result<(), String> {
-        let Some(index) = &parts.index else { return Ok(()) };
+    fn between_separators(
+        &mut self,
+        partition: &Partition,
+        at: usize,
+        view: &BlockView,
+    ) -> Result<(), String> {
+        let index = &partition.index;
         let (mut first, mut last) = (Vec::new(), Vec::new());
         view.write_key(0, &mut first);
         view.write_key(view.rows() - 1, &mut last);
         if index.first_at_least(&first) > at || index.first_at_least(&last) > at {
             return Err("keys above the block's separator".to_string());
         }
-        let mut before = Vec::new();
-        if let Some(previous) = at.checked_sub(1) {
-            index.write_key(previous, &mut before);
-            if before > first {
-                return Err("keys below the separator before the block".to_string());
-            }
+        if self.separator > first {
+            return Err("keys below the separator before the block".to_string());
         }
+        index.write_key(at, &mut self.separator);
         Ok(())
     }
 

@@ -184,13 +184,13 @@ impl Merge {
                     .filter_map(|tombstone| tombstone.clipped(&span.start, span.end.as_deref()));
                 tombstones.extend(clipped);
                 if single {
-                    sources.push(Source::Table(table.cursor(SEE_ALL)));
+                    sources.push(Source::Table(table.stream(SEE_ALL)));
                 }
             }
             if !single {
                 let metas: Arc<[_]> = Arc::from(tables);
                 let tables = engine.tables.clone();
-                sources.push(Source::Level(LevelCursor::new(metas, tables, SEE_ALL)));
+                sources.push(Source::Level(LevelCursor::streaming(metas, tables)));
             }
         }
         Ok((sources, tombstones))

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 use memtide_storage::table::TableCursor;
@@ -18,6 +19,8 @@ pub(crate) struct LevelCursor {
     span: Range<usize>,
     tables: Arc<TableStore>,
     below: SeqNo,
+    /// Whether it reads past the cache, many blocks at a time.
+    streams: bool,
     /// The table the cursor is in, and where in the run it is.
     inside: Option<(usize, TableCursor)>,
 }
@@ -25,7 +28,12 @@ pub(crate) struct LevelCursor {
 impl LevelCursor {
     pub(crate) fn new(metas: Arc<[Arc<TableMeta>]>, tables: Arc<TableStore>, below: SeqNo) -> Self {
         let span = 0..metas.len();
-        Self { metas, span, tables, below, inside: None }
+        Self { metas, span, tables, below, streams: false, inside: None }
+    }
+
+    /// A cursor for one walk forward over all versions.
+    pub(crate) fn streaming(metas: Arc<[Arc<TableMeta>]>, tables: Arc<TableStore>) -> Self {
+        Self { streams: true, ..Self::new(metas, tables, SEE_ALL) }
     }
 
     /// Leaves out the tables behind the far end of `range`, the upper one if the walk goes `forward`: one that
@@ -99,7 +107,9 @@ impl LevelCursor {
         let (mut index, mut target) = (index, target);
         while let Some(at) = index.filter(|at| self.span.contains(at)) {
             if self.inside.as_ref().is_none_or(|(inside, _)| *inside != at) {
-                let cursor = self.tables.open(&self.metas[at])?.cursor(self.below);
+                let table = self.tables.open(&self.metas[at])?;
+                let below = self.below;
+                let cursor = if self.streams { table.stream(below) } else { table.cursor(below) };
                 self.inside = Some((at, cursor));
             }
             let (_, cursor) = self.inside.as_mut().expect("set just now");

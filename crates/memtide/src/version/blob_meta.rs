@@ -3,10 +3,10 @@
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::{AtomicBool, Ordering};
 use memtide_storage::blob::{BlobFile, BlobSummary};
+use memtide_storage::opened::{MayBeOpen, Openable};
 
 use super::table_meta::Graveyard;
 use crate::files::SharedFile;
-use crate::opened::{MayBeOpen, Openable};
 
 /// One blob file of a version. Every version that has a table which refers to it shares it; the file lives as long as
 /// it.
@@ -55,9 +55,9 @@ impl BlobMeta {
 }
 
 impl Openable for BlobMeta {
-    type File = BlobFile;
+    type Open = BlobFile;
 
-    fn file(&self) -> &MayBeOpen<BlobFile> {
+    fn place(&self) -> &MayBeOpen<BlobFile> {
         &self.file
     }
 }

@@ -4,10 +4,10 @@ use memtide_base::sync::atomic::{AtomicBool, Ordering};
 use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{SeqNo, Upper};
 use memtide_storage::blob::BlobRefs;
+use memtide_storage::opened::{MayBeOpen, Openable};
 use memtide_storage::table::{Table, TableSummary};
 
 use crate::files::SharedFile;
-use crate::opened::{MayBeOpen, Openable};
 use crate::range::HalfOpen;
 
 /// Tables and blob files whose last user is gone and whose drop is durable: files to remove.
@@ -27,6 +27,9 @@ impl Graveyard {
 
 /// Far above what a table can hold.
 const WEIGHT_MAX: u64 = 1 << 40;
+
+/// What a data block takes in the index, and as a slot of the cache.
+const BYTES_PER_BLOCK: u64 = 48;
 
 /// One table of a version. Versions, iterators and jobs share it; the file lives as long as it.
 #[derive(Debug)]
@@ -58,6 +61,11 @@ pub(crate) struct TableMeta {
 }
 
 impl TableMeta {
+    /// About the bytes that its index, filter and cache slots take in memory, with data blocks of so many bytes.
+    pub(crate) fn lead_bytes(&self, block_size: usize, filter_bits: u32) -> u64 {
+        self.size / block_size as u64 * BYTES_PER_BLOCK + self.keys * u64::from(filter_bits) / 8
+    }
+
     pub(crate) fn new(
         number: u64,
         keyspace: u32,
@@ -158,9 +166,9 @@ impl TableMeta {
 }
 
 impl Openable for TableMeta {
-    type File = Table;
+    type Open = Table;
 
-    fn file(&self) -> &MayBeOpen<Table> {
+    fn place(&self) -> &MayBeOpen<Table> {
         &self.file
     }
 }

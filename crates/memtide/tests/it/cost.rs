@@ -267,3 +267,40 @@ fn a_few_keys_far_apart_are_cut_where_much_lies_under_them() {
     assert!((3..8).contains(&level1.tables), "{level1:?}, each over ten tables and a bit");
     assert_eq!(db.iter().count(), 150);
 }
+
+/// Where indexes and filters take more memory than there is, a get reads a small part of them and not those of a table.
+#[test]
+fn a_get_from_a_tree_of_many_budgets_reads_little_beside_its_block() {
+    let sim = Simulation::new(9);
+    let mut config = config();
+    config.memory_budget = Some(256 << 10);
+    config.max_memtable_size = Some(16 << 10);
+    config.cache_size = Some(8 << 10);
+    config.tree.block_size = Some(512);
+    config.tree.table_size = Some(128 << 10);
+    let db = open(&sim, &config);
+    let key = |number: u64| format!("{:016x}", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let value = |number: u64| format!("{number:0180}");
+    for number in 0..10_000 {
+        db.put(key(number), value(number)).unwrap();
+    }
+    db.flush().unwrap();
+    db.compact().unwrap();
+    let gets = |numbers: std::ops::Range<u64>, are_there: bool| {
+        let (before, count) = (sim.vfs.bytes_read(), numbers.end - numbers.start);
+        for number in numbers {
+            let found = db.get(key(number)).unwrap();
+            assert_eq!(
+                found.as_deref(),
+                are_there.then(|| value(number)).as_deref().map(str::as_bytes)
+            );
+        }
+        assert!(db.stats().memory_used <= db.stats().memory_budget, "{:?}", db.stats());
+        (sim.vfs.bytes_read() - before) / count
+    };
+    let (present, absent) = (gets(0..2_000, true), gets(20_000..22_000, false));
+    assert!(present < 3 << 10, "{present} B for a key that is there");
+    assert!(absent < 3 << 10, "{absent} B for one that is not");
+    let entries: Vec<_> = db.iter().map(Result::unwrap).collect();
+    assert!(entries.len() == 10_000 && entries.is_sorted());
+}

@@ -3,8 +3,8 @@
 //! `tests/golden/v1/<memtable>-<shutdown>/` at the root of the repository holds one small database per
 //! memtable type and one for a program's own, closed in order (`clean`) or killed (`killed`), and
 //! `expected.txt` its contents; `runs-clean` has several runs in a level below 0 and a stored strategy,
-//! `blobs-clean` values in blob files. They are written once: with `MEMTIDE_REWRITE=1` this test adds directories that
-//! are missing and never touches one that is there.
+//! `blobs-clean` values in blob files, `partitions-clean` tables with partitions. They are written once: with
+//! `MEMTIDE_REWRITE=1` this test adds directories that are missing and never touches one that is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -215,6 +215,47 @@ fn a_database_with_blob_files_opens_with_its_contents() {
     assert!(db.stats().keyspaces[0].blobs >= 2);
     drop(db);
     check("blobs-clean", &golden, &MemtableType::Skiplist.into());
+}
+
+/// Tables larger than the memory they may take while they are open.
+fn create_partitions(dir: &Path) {
+    let sim = Simulation::new(1);
+    let mut config = config(&MemtableType::Skiplist.into());
+    config.memory_budget = Some(64 << 10);
+    config.tree.block_size = Some(64);
+    let db = Db::builder("/db").config(config).env(sim.env.clone()).open().unwrap();
+    for round in 0..2_u32 {
+        for at in (0..600_u32).filter(|at| round == 0 || at % 5 == 0) {
+            let noise = at.wrapping_mul(0x9E37_79B9).to_be_bytes().escape_ascii().to_string();
+            db.put(format!("key{at:03}"), format!("{round} {noise}")).unwrap();
+        }
+        db.delete_range(format!("key{}00", 1 + round)..format!("key{}20", 1 + round)).unwrap();
+        db.compact().unwrap();
+    }
+    db.put("key000", "in the log").unwrap();
+    let expected = contents(&db);
+    db.close().unwrap();
+    save(&sim, dir);
+    fs::write(dir.join("expected.txt"), expected).unwrap();
+}
+
+/// Whether the block that a table's metaindex names first is a top index.
+fn is_divided(table: &Path) -> bool {
+    let bytes = fs::read(table).unwrap();
+    let footer = &bytes[bytes.len() - 96..];
+    let metaindex = u64::from_le_bytes(footer[..8].try_into().unwrap());
+    bytes[usize::try_from(metaindex).unwrap()..].starts_with(&[7, 0])
+}
+
+#[test]
+fn a_database_with_divided_tables_opens_with_its_contents() {
+    let golden = golden_root().join("partitions-clean");
+    if !golden.exists() && std::env::var_os("MEMTIDE_REWRITE").is_some() {
+        create_partitions(&golden);
+    }
+    let tables = fs::read_dir(golden.join("sst")).unwrap();
+    assert!(tables.map(|table| table.unwrap().path()).any(|table| is_divided(&table)));
+    check("partitions-clean", &golden, &MemtableType::Skiplist.into());
 }
 
 /// It verifies, opens twice, is merged, and shows the same.

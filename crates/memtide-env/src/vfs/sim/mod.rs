@@ -74,6 +74,7 @@ struct State {
     /// Bytes that all files together may take.
     capacity: Option<u64>,
     ops: u64,
+    bytes_read: u64,
     faults: BTreeMap<u64, Fault>,
     observer: Option<Observer>,
 }
@@ -115,6 +116,12 @@ impl SimVfs {
     #[must_use]
     pub fn op_count(&self) -> u64 {
         self.state.lock().ops
+    }
+
+    /// How many bytes of files were read, which is no operation that counts.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.state.lock().bytes_read
     }
 
     /// Has `observer` called with index and kind of each operation and the disk before it takes effect. An
@@ -481,7 +488,9 @@ struct SimReadFile(Handle);
 
 impl ReadFile for SimReadFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.0.state.lock().disk.file(self.0.file).read(offset, buf) {
+        let mut state = self.0.state.lock();
+        if state.disk.file(self.0.file).read(offset, buf) {
+            state.bytes_read += buf.len() as u64;
             Ok(())
         } else {
             Err(fail(io::ErrorKind::UnexpectedEof, &self.0.path, "ends before the bytes asked for"))
