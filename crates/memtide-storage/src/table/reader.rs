@@ -22,6 +22,7 @@ use super::properties::Properties;
 use super::verify;
 use crate::block::BlockView;
 use crate::cache::{BlockCache, Shelf};
+use crate::filter::Filter;
 use crate::identity::FileIdentity;
 use crate::opened::{MayBeOpen, Openable, Opened};
 use crate::source::Source;
@@ -105,6 +106,7 @@ pub struct Table {
     leads: Option<Leads>,
     expected: FileIdentity,
     size: u64,
+    hash_seed: u64,
     shared: Arc<TableShared>,
     /// For all but partitions.
     charge: Charge,
@@ -158,13 +160,6 @@ impl OpenPartition {
     }
 }
 
-/// What a partition says about a key.
-enum Looked {
-    Decided(Option<Found>),
-    /// Nothing; versions of the key may be in the next partition.
-    GoesOn,
-}
-
 impl Table {
     /// Opens the table in `file`, which is called `name` in errors and must be `expected` and have
     /// `size` bytes.
@@ -206,6 +201,7 @@ impl Table {
             leads,
             expected,
             size,
+            hash_seed: shared.hash_seed,
             shared: Arc::clone(shared),
             charge,
         }))
@@ -241,27 +237,34 @@ impl Table {
         }
         match &self.leads {
             None => Ok(None),
-            Some(Leads::Whole(whole)) => match self.look(whole, 0, key, hash, below, near)? {
-                Looked::Decided(found) => Ok(found),
-                Looked::GoesOn => Ok(None),
-            },
-            Some(Leads::Divided(divided)) => {
-                for at in divided.top.first_at_least(key)..divided.partitions.len() {
-                    let partition = self.partition(divided, at)?;
-                    let first = at * divided.blocks_each;
-                    let looked = self.look(&partition, first, key, hash, below, near)?;
-                    if let Looked::Decided(found) = looked {
-                        return Ok(found);
-                    }
-                }
-                Ok(None)
+            Some(Leads::Whole(whole)) => self.get_in(whole, 0, key, hash, below, near),
+            Some(Leads::Divided(divided)) => self.get_divided(divided, key, hash, below, near),
+        }
+    }
+
+    fn get_divided(
+        &self,
+        divided: &Divided,
+        key: &[u8],
+        hash: u64,
+        below: SeqNo,
+        near: &mut Near,
+    ) -> Result<Option<Found>> {
+        for at in divided.top.first_at_least(key)..divided.partitions.len() {
+            let partition = self.partition(divided, at)?;
+            let first = at * divided.blocks_each;
+            let found = self.get_in(&partition, first, key, hash, below, near)?;
+            // Versions go on in the next partition only if the key is this one's last.
+            if found.is_some() || !divided.top.key_is(at, key) {
+                return Ok(found);
             }
         }
+        Ok(None)
     }
 
     /// Looks into the partition that begins with data block `first`.
     #[inline]
-    fn look(
+    fn get_in(
         &self,
         open: &OpenPartition,
         first: usize,
@@ -269,33 +272,34 @@ impl Table {
         hash: u64,
         below: SeqNo,
         near: &mut Near,
-    ) -> Result<Looked> {
+    ) -> Result<Option<Found>> {
         let Partition { index, filter } = &open.partition;
-        let is_denied = filter.as_ref().is_some_and(|filter| {
-            let own_seed = filter.hash_seed() == self.shared.hash_seed;
-            !filter.may_contain(if own_seed { hash } else { key_hash(filter.hash_seed(), key) })
-        });
-        if is_denied {
-            return Ok(Looked::Decided(None));
+        if filter.as_ref().is_some_and(|filter| self.is_denied(filter, key, hash)) {
+            return Ok(None);
         }
         for at in index.first_at_least(key)..index.rows() {
             let block = near.block(first + at, || self.block_in(open, at))?;
             match block.find(key, below) {
                 Ok(row) => {
                     let (seq, kind) = (block.seq(row), block.kind(row));
-                    let found = Found { seq, kind, value: block.value_slice(row) };
-                    return Ok(Looked::Decided(Some(found)));
+                    return Ok(Some(Found { seq, kind, value: block.value_slice(row) }));
                 }
-                Err(row) if row < block.rows() => return Ok(Looked::Decided(None)),
+                Err(row) if row < block.rows() => return Ok(None),
                 Err(_) => {}
             }
             // The block ends before the wanted version. Versions go on in the next block only if
             // the key is this block's last.
             if !index.key_is(at, key) {
-                return Ok(Looked::Decided(None));
+                return Ok(None);
             }
         }
-        Ok(Looked::GoesOn)
+        Ok(None)
+    }
+
+    #[inline]
+    fn is_denied(&self, filter: &Filter, key: &[u8], hash: u64) -> bool {
+        let own_seed = filter.hash_seed() == self.hash_seed;
+        !filter.may_contain(if own_seed { hash } else { key_hash(filter.hash_seed(), key) })
     }
 
     /// The table's range tombstones.
