@@ -13,7 +13,7 @@ pub struct Memtide {
 
 pub fn open(config: &Config) -> Result<Memtide> {
     let (memtables, cache) = (config.memtable_bytes as u64, config.cache as u64);
-    let budget = 2 * cache.max(2 * memtables).max(32 << 20);
+    let budget = 2 * cache.max(2 * memtables).max(8 << 20);
     let mut own = memtide::Config::default();
     own.memtable_type = Some(config.extra("memtable").unwrap_or("enhanced_skiplist").parse()?);
     own.memory_budget = Some(budget);
