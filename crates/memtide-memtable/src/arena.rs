@@ -251,26 +251,40 @@ impl Arena {
 
     /// The slab of the plan made last, which was allocated.
     pub(crate) fn slab(&self, plan: &Plan) -> Slab<'_> {
-        let (mut start, end) = (plan.start, plan.end);
+        self.slab_as(plan, false)
+    }
+
+    /// As [`Arena::slab`] while no other slab lives; it is dropped before the next one is planned.
+    pub(crate) fn only_slab(&self, plan: &Plan) -> Slab<'_> {
+        self.slab_as(plan, true)
+    }
+
+    fn slab_as(&self, plan: &Plan, is_alone: bool) -> Slab<'_> {
+        let (start, end) = (plan.start, plan.end);
+        let granted = end - start;
+        let piece =
+            |at, stop, resume| Slab { arena: self, at, stop, resume, end, granted, is_alone };
         if plan.is_spare {
             self.spare.take(end);
-            let granted = plan.end - start;
-            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
+            return piece(start, end, None);
         }
-        let before = self.tail.swap(end, Ordering::Relaxed);
-        let granted = end - start;
+        let before = if is_alone {
+            let before = self.tail.load(Ordering::Relaxed);
+            self.tail.store(end, Ordering::Relaxed);
+            before
+        } else {
+            self.tail.swap(end, Ordering::Relaxed)
+        };
         if before >= start {
-            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
+            return piece(start, end, None);
         }
         // What slabs gave back since the plan is the slab's; and so is the rest of the segment before, or a batch
         // that is larger than it would leave it empty.
         let k = segment_of(before);
         if k == segment_of(start) {
-            start = before;
-            return Slab { arena: self, at: start, stop: end, resume: None, end, granted };
+            return piece(before, end, None);
         }
-        let stop = self.segment_end(k);
-        Slab { arena: self, at: before, stop, resume: Some(start), end, granted }
+        piece(before, self.segment_end(k), Some(start))
     }
 
     /// The sequence number that record headers count from; fixed by the first record.
@@ -383,9 +397,17 @@ pub(crate) struct Slab<'a> {
     end: u64,
     /// Bytes that were asked for and are not carved yet.
     granted: u64,
+    /// Whether no other slab lives.
+    is_alone: bool,
 }
 
 impl Slab<'_> {
+    /// Whether whoever holds it is the only writer.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     /// Writes a record with `link_words` zeroed words in front of it.
     ///
     /// # Panics
@@ -455,13 +477,18 @@ impl Slab<'_> {
 impl Drop for Slab<'_> {
     fn drop(&mut self) {
         // Relaxed: nothing is published through the tail; what it bounds is handed over by the planning lock.
-        let given = self.arena.tail.compare_exchange(
-            self.end,
-            self.at,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-        if given.is_err() {
+        let tail = &self.arena.tail;
+        let given = if self.is_alone {
+            let is_last = tail.load(Ordering::Relaxed) == self.end;
+            if is_last {
+                tail.store(self.at, Ordering::Relaxed);
+            }
+            is_last
+        } else {
+            let order = Ordering::Relaxed;
+            tail.compare_exchange(self.end, self.at, order, order).is_ok()
+        };
+        if !given {
             self.arena.spare.offer(self.resume.unwrap_or(self.at), self.end);
         }
     }

@@ -63,7 +63,8 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         Some(Leaf::at(arena, Ref::from_word(self.last.load(Ordering::Acquire))?))
     }
 
-    /// The last leaf if `k` lies behind all of its keys, so that it belongs there or behind.
+    /// The last leaf if `k` lies behind all of its keys, so that it belongs there or behind; also while others write,
+    /// if not behind all of them.
     #[inline]
     pub(crate) fn last_before<'a>(
         &self,
@@ -126,11 +127,12 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
         carve: impl FnOnce(&mut Slab<'_>) -> Leaf<'a, SLOTS>,
         between: &mut impl FnMut(),
     ) -> (Inserted, Option<Leaf<'a, SLOTS>>) {
-        let (leaf, found) = lock_home(leaf, &entry.lookup());
+        let (leaf, found) = lock_home(leaf, &entry.lookup(), slab.is_alone());
         let done = match found {
             Ok(index) => (insert_version(arena, slab, entry, &leaf.lane(RECORD)[index]), None),
             Err(index) => {
                 let record = slab.record(1, entry);
+                self.level.expect_item(slab.is_alone());
                 let carve = || carve(slab);
                 let added = leaf.add(&self.level, index, entry.head, &[record], carve, between);
                 if let Some(added) = added {
@@ -249,13 +251,16 @@ impl<const SLOTS: u32> Leaves<SLOTS> {
 }
 
 /// Locks the leaf where `k` belongs, which is `leaf` or behind it, and says which slot `k` has there or
-/// would take.
+/// would take. Who is alone finds nothing locked and locks for nobody.
 fn lock_home<'a, const SLOTS: u32>(
     mut leaf: Leaf<'a, SLOTS>,
     k: &LookupKey<'_>,
+    is_alone: bool,
 ) -> (Leaf<'a, SLOTS>, Result<usize, usize>) {
     loop {
-        leaf.lock();
+        if !is_alone {
+            leaf.lock();
+        }
         let count = leaf.count();
         let found = leaf.locate(k, 0..count).map(|(index, _)| index);
         // Only what is above all slots may belong behind.

@@ -4,9 +4,9 @@
 //! # Writing
 //! [`Memtable::reserve`] does everything that can fail (the table's limit, the budget, the system's
 //! memory); the [`Reservation`] it returns then inserts without error and gives back what it did not use.
-//! Where the index inserts concurrently any number of reservations live side by side, elsewhere the next one
-//! waits for the last to end. Sequence numbers are no part of a reservation, because they are assigned after
-//! it. What was inserted counts from the end of its reservation on.
+//! Where the index inserts concurrently any number of reservations live side by side, elsewhere, and where who
+//! reserves is alone by its own will, the next one waits for the last to end. Sequence numbers are no part of a
+//! reservation, because they are assigned after it. What was inserted counts from the end of its reservation on.
 //!
 //! # Reading
 //! Readers run beside the writers and wait for none of them; no writer waits for a reader, not even for the
@@ -97,7 +97,7 @@ pub struct Memtable {
     index: Box<dyn MemIndex>,
     filter: KeyFilter,
     learner: Mutex<Learner>,
-    /// Held to plan a slab, by the only writer of an index until its reservation ends; guards the arena's charge.
+    /// Held to plan a slab, by a writer that is alone until its reservation ends; guards the arena's charge.
     planner: Mutex<Charge>,
     meter: Arc<HeapMeter>,
     range_tombstones: Mutex<RangeDeletes>,
@@ -156,7 +156,8 @@ impl Counters {
     }
 
     /// Counts what it did insert, at its end. A locked read-modify-write costs as much as a cache hit of the next
-    /// level, so there are no more of them than there must be: none where nobody else counts.
+    /// level and waits for every store before it, so there are no more of them than there must be: none where nobody
+    /// else counts.
     fn end(&self, shape: &BatchShape, tally: &Tally, is_alone: bool) {
         // Release pairs with the Acquire of those who ask: what was counted is in the index.
         let add = |counter: &AtomicU64, more: u64| {
@@ -169,7 +170,11 @@ impl Counters {
         add(&self.key_bytes, tally.key_bytes);
         add(&self.value_bytes, tally.value_bytes);
         if self.seq_end.load(Ordering::Relaxed) < tally.seq_end {
-            self.seq_end.fetch_max(tally.seq_end, Ordering::Release);
+            if is_alone {
+                self.seq_end.store(tally.seq_end, Ordering::Release);
+            } else {
+                self.seq_end.fetch_max(tally.seq_end, Ordering::Release);
+            }
         }
         if self.first_seq.load(Ordering::Relaxed) > tally.first_seq {
             self.first_seq.fetch_min(tally.first_seq, Ordering::Release);
@@ -246,6 +251,23 @@ impl Memtable {
     /// # Errors
     /// [`Full`]; nothing has changed.
     pub fn reserve(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
+        self.reserve_as(shape, !self.index.inserts_concurrently())
+    }
+
+    /// As [`Memtable::reserve`] for a caller that has one reservation at a time: others wait for its end whatever the
+    /// index, and it pays less. While others live beside it, it is one like them.
+    ///
+    /// # Errors
+    /// [`Full`]; nothing has changed.
+    pub fn reserve_alone(&self, shape: &BatchShape) -> Result<Reservation<'_>, Full> {
+        self.reserve_as(shape, true)
+    }
+
+    fn reserve_as(
+        &self,
+        shape: &BatchShape,
+        wants_to_be_alone: bool,
+    ) -> Result<Reservation<'_>, Full> {
         let mut charge = self.planner.lock();
         // Acquire pairs with the Release where a reservation ends: what is no longer in flight is in the index.
         let in_flight = self.counters.entries_in_flight.load(Ordering::Acquire);
@@ -255,8 +277,8 @@ impl Memtable {
         let full = || Full::Table { bytes_max: self.bytes_needed(shape) };
         let range_deletes_in_flight = &self.counters.range_deletes_in_flight;
         // Acquire pairs with the Release where a reservation ends, so none of its tombstones is missed.
-        let tombstones =
-            range_deletes_in_flight.load(Ordering::Acquire) + self.range_tombstone_count();
+        let tombstones_in_flight = range_deletes_in_flight.load(Ordering::Acquire);
+        let tombstones = tombstones_in_flight + self.range_tombstone_count();
         let more = shape.range_deletes;
         if tombstones > 0 && more > 0 && tombstones + more > RANGE_TOMBSTONES_MAX {
             return Err(full());
@@ -264,10 +286,11 @@ impl Memtable {
         let plan = self.arena.plan(bytes, self.beside(&batch)).ok_or_else(full)?;
         let heap = HeapHold::take(&*self.index, shape.entries).ok_or(Full::Budget)?;
         self.grow(&mut charge, &plan)?;
-        let mut slab = self.arena.slab(&plan);
+        let is_alone = wants_to_be_alone && in_flight + tombstones_in_flight == 0;
+        let mut slab = if is_alone { self.arena.only_slab(&plan) } else { self.arena.slab(&plan) };
         self.filter.carve(&mut slab);
-        let only = (!self.index.inserts_concurrently()).then_some(charge);
-        self.counters.begin(shape, only.is_some());
+        let only = is_alone.then_some(charge);
+        self.counters.begin(shape, is_alone);
         let (table, shape, tally) = (self, *shape, Tally::new());
         let entries_before = self.entry_count();
         Ok(Reservation {
@@ -302,6 +325,10 @@ impl Memtable {
     }
 
     fn grow(&self, charge: &mut Charge, plan: &Plan) -> Result<(), Full> {
+        // The ledger's counts are shared with everyone; most slabs need no more memory.
+        if plan.growth() == 0 {
+            return Ok(());
+        }
         if !charge.try_grow(plan.growth()) {
             return Err(Full::Budget);
         }
@@ -535,7 +562,7 @@ pub struct Reservation<'m> {
     tally: Tally,
     slab: Slab<'m>,
     _heap: HeapHold<'m>,
-    /// Keeps others out where the index takes one writer; dropped last.
+    /// Keeps others out where the index takes one writer, or its caller said it is the only one; dropped last.
     only: Option<MutexGuard<'m, Charge>>,
 }
 
@@ -609,7 +636,7 @@ impl Reservation<'_> {
         let table = self.table;
         let head = table.arena.head_of(key);
         let entry = NewEntry { key, hash, head, seq, kind, value };
-        table.filter.insert(&table.arena, hash);
+        table.filter.insert(&table.arena, hash, self.only.is_some());
         let index_bytes = std::mem::take(&mut self.index_bytes);
         if index_bytes > 0 {
             table.index.provide(&table.arena, &mut self.slab, index_bytes);
@@ -737,6 +764,35 @@ mod tests {
                 let enough = Memtable::new(&options(none.bytes_needed(&shape)));
                 assert!(enough.reserve(&shape).is_ok(), "{kind}: {value_len} B");
             }
+        }
+    }
+
+    /// Who wants to be alone while another lives would wait for it, which is itself here.
+    #[test]
+    fn who_reserves_alone_is_one_like_the_others_while_they_live() {
+        for kind in MemtableType::ALL {
+            let table = table(kind);
+            let mut shape = BatchShape::default();
+            table.measure(&mut shape, Kind::Put, 3, b"k", b"v");
+            let side_by_side = table.index.inserts_concurrently();
+            let mut others: Vec<_> =
+                (0..3).take_while(|_| side_by_side).map(|_| table.reserve(&shape)).collect();
+            let mut own = table.reserve_alone(&shape).expect("room");
+            assert_eq!(own.only.is_none(), side_by_side, "{kind}");
+            own.insert(Kind::Put, 3, b"own", b"v", 10);
+            for (other, seq) in others.iter_mut().zip(11..) {
+                let room = other.as_mut().expect("room");
+                room.insert(Kind::Put, 3, &[b'k', seq], b"v", seq.into());
+            }
+            let inserted = 1 + others.len() as u64;
+            drop((others, own));
+            let mut alone = table.reserve_alone(&shape).expect("room");
+            assert!(alone.only.is_some(), "{kind}");
+            alone.insert(Kind::Put, 3, b"l", b"v", 20);
+            drop(alone);
+            assert_eq!((table.entry_count(), table.seq_end()), (inserted + 1, 21), "{kind}");
+            assert_eq!(table.counters.entries_in_flight.load(Ordering::Relaxed), 0, "{kind}");
+            table.check().expect("the structure holds");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whether the database takes writes, and if not, why.
 
+use memtide_base::sync::atomic::{AtomicBool, Ordering};
 use memtide_base::sync::{Arc, Swap};
 use memtide_base::{Error, ErrorKind, Result};
 
@@ -17,34 +18,45 @@ const READ_ONLY: &str = "read_only";
 
 /// The present state; only ever gets worse while the database is open.
 #[derive(Debug)]
-pub(crate) struct HealthState(Swap<Health>);
+pub(crate) struct HealthState {
+    now: Swap<Health>,
+    /// Whether `now` has a reason: every write asks.
+    stopped: AtomicBool,
+}
 
 impl HealthState {
     pub(crate) fn healthy() -> Self {
-        Self(Swap::new(Arc::new(Health { state: HEALTHY, reason: None })))
+        let now = Swap::new(Arc::new(Health { state: HEALTHY, reason: None }));
+        Self { now, stopped: AtomicBool::new(false) }
     }
 
     pub(crate) fn opened_read_only() -> Self {
         let reason = Some("it was opened read-only".to_owned());
-        Self(Swap::new(Arc::new(Health { state: READ_ONLY, reason })))
+        let now = Swap::new(Arc::new(Health { state: READ_ONLY, reason }));
+        Self { now, stopped: AtomicBool::new(true) }
     }
 
     pub(crate) fn current(&self) -> Health {
-        Health::clone(&self.0.guard())
+        Health::clone(&self.now.guard())
     }
 
     /// Stops all writes because of `error`; the first reason stays.
     pub(crate) fn fail(&self, error: &Error) {
-        if self.0.guard().state == HEALTHY {
+        if self.now.guard().state == HEALTHY {
             let reason = Some(format!("{error:?}"));
-            self.0.store(Arc::new(Health { state: READ_ONLY, reason }));
+            self.now.store(Arc::new(Health { state: READ_ONLY, reason }));
+            self.stopped.store(true, Ordering::Release);
         }
     }
 
     /// # Errors
     /// The database takes no writes, and why.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        let health = self.0.guard();
+        // Acquire pairs with the Release in `fail`: the reason is there.
+        if !self.stopped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let health = self.now.guard();
         match &health.reason {
             None => Ok(()),
             Some(reason) => Err(Error::new(

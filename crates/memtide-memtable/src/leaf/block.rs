@@ -285,7 +285,8 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         by_head.then_with(|| self.arena.key(self.slot(RECORD, 0)).cmp(k.key))
     }
 
-    /// Whether the head of `k` is above that of the last slot, which only a lone writer may ask: slots may move.
+    /// Whether the head of `k` is above that of the last slot. While others write, the head may be that of another key
+    /// that is or was in the block, so `k` belongs here or behind all the same.
     #[inline]
     pub(crate) fn is_below(self, k: &LookupKey<'_>) -> bool {
         let last = self.count().checked_sub(1);
@@ -446,9 +447,9 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         between();
     }
 
-    /// Puts a slot in at `index`, which `locate` named; returns the new block behind this one if it was
-    /// full. `carve` makes that block; it is locked until the caller, the only writer of this block, has
-    /// done what else it takes. `between` as in [`Block::open`].
+    /// Puts a slot in at `index`, which `locate` named and [`Level::expect_item`] was told of; returns the new block
+    /// behind this one if it was full. `carve` makes that block; it is locked until the caller, the only writer of this
+    /// block, has done what else it takes. `between` as in [`Block::open`].
     pub(crate) fn add(
         self,
         level: &Level<SLOTS>,
@@ -459,8 +460,6 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         between: &mut impl FnMut(),
     ) -> Option<Self> {
         let count = self.count();
-        // Counters lean to the safe side of `new_blocks_max` while this runs: items first, blocks last.
-        level.items.fetch_add(1, Ordering::Relaxed);
         if count < SLOTS as usize {
             self.open(index, head, refs, between);
             if count + 1 == SLOTS as usize {
@@ -510,7 +509,7 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
     /// A block on a level that had none, with these slots.
     pub(crate) fn begin(self, level: &Level<SLOTS>, slots: &[(u64, &[Ref])]) {
         for (index, (head, refs)) in slots.iter().enumerate() {
-            level.items.fetch_add(1, Ordering::Relaxed);
+            level.expect_item(true);
             self.open(index, *head, refs, &mut undisturbed);
         }
         level.blocks.fetch_add(1, Ordering::Release);
@@ -596,6 +595,17 @@ pub(crate) struct Level<const SLOTS: u32> {
 }
 
 impl<const SLOTS: u32> Level<SLOTS> {
+    /// Counts a slot before it is put in, by the only writer of the level or by one of several. Counters lean to the
+    /// safe side of `new_blocks_max` while an insert runs: items first, blocks last.
+    #[inline]
+    pub(crate) fn expect_item(&self, is_alone: bool) {
+        if is_alone {
+            self.items.store(self.items.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        } else {
+            self.items.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Blocks on the level.
     pub(crate) fn blocks(&self) -> u64 {
         u64::from(self.blocks.load(Ordering::Acquire))

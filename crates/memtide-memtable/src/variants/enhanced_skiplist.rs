@@ -85,6 +85,8 @@ impl Descent<'_, '_> {
 #[derive(Debug)]
 pub(crate) struct EnhancedSkiplist {
     head: [AtomicU32; LEVELS as usize],
+    /// Levels that have a tower: a search begins below. One that sees an old number goes right for longer.
+    levels: AtomicU32,
     leaves: Leaves<SLOTS>,
     spare: Spare,
     seed: u64,
@@ -143,7 +145,13 @@ impl Spare {
 
 impl EnhancedSkiplist {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { head: Default::default(), leaves: Leaves::default(), spare: Spare::default(), seed }
+        Self {
+            head: Default::default(),
+            levels: AtomicU32::new(0),
+            leaves: Leaves::default(),
+            spare: Spare::default(),
+            seed,
+        }
     }
 
     /// Tower height of the leaf that is made as the `number`th; the first needs none, it follows the head.
@@ -175,7 +183,8 @@ impl EnhancedSkiplist {
         splice: &mut Splice,
     ) -> Option<Leaf<'a, SLOTS>> {
         let (mut before, mut too_far) = (None, None);
-        for level in (0..LEVELS).rev() {
+        // Relaxed: only a hint, the links themselves are loaded Acquire.
+        for level in (0..self.levels.load(Ordering::Relaxed)).rev() {
             while let Some(next) = self.next(arena, before, level) {
                 if too_far == Some(next) {
                     break;
@@ -239,17 +248,18 @@ impl EnhancedSkiplist {
         self.find(arena, k, &mut Splice::default())
     }
 
-    /// Links the tower of `added`; `splice` holds leaves before it.
-    fn raise(&self, arena: &Arena, added: Leaf<'_, SLOTS>, splice: &Splice) {
-        let (head, low) = added.low();
-        let k = LookupKey { key: arena.key(low), hash: 0, head };
+    /// Links the tower of `added`, whose first key is `low`; `splice` holds leaves before it.
+    fn raise(&self, arena: &Arena, added: Leaf<'_, SLOTS>, low: &LookupKey<'_>, splice: &Splice) {
         let lowest = u32::from(cfg!(plant = "enhanced_skiplist_forgets_low_links"));
+        if self.levels.load(Ordering::Relaxed) < added.tag() {
+            self.levels.fetch_max(added.tag(), Ordering::Relaxed);
+        }
         for (level, &before) in (0..added.tag()).zip(splice).skip(lowest as usize) {
             let mut before = before;
             loop {
                 let next = self.next(arena, before, level);
                 if let Some(leaf) = next
-                    && Leaf::<SLOTS>::at(arena, leaf).cmp_low(&k) == Order::Less
+                    && Leaf::<SLOTS>::at(arena, leaf).cmp_low(low) == Order::Less
                 {
                     before = next;
                     continue;
@@ -334,13 +344,20 @@ impl MemIndex for EnhancedSkiplist {
 
     fn insert(&self, arena: &Arena, slab: &mut Slab<'_>, entry: &NewEntry<'_>) -> Inserted {
         let mut splice = Splice::default();
-        let leaf = self.find(arena, &entry.lookup(), &mut splice);
+        // Rising keys need no search.
+        let appended = self.leaves.last_before(arena, &entry.lookup());
+        let leaf = appended.or_else(|| self.find(arena, &entry.lookup(), &mut splice));
         let pop = |_: &mut Slab<'_>| self.spare.pop(arena);
         let (inserted, added) = self.leaves.insert(arena, slab, entry, leaf, pop);
-        // The key was new, so the splice is complete, and its leaves lie before the added one.
         // The first leaf follows the heads, whatever its height: its smallest key changes.
-        if let Some(added) = added.filter(|added| added.prev().is_some()) {
-            self.raise(arena, added, &splice);
+        if let Some(added) = added.filter(|added| added.tag() > 0 && added.prev().is_some()) {
+            let (head, low) = added.low();
+            let low = LookupKey { key: arena.key(low), hash: 0, head };
+            // The key was new, so the splice is complete, and its leaves lie before the added one.
+            if appended.is_some() {
+                self.find(arena, &low, &mut splice);
+            }
+            self.raise(arena, added, &low, &splice);
         }
         inserted
     }
@@ -354,8 +371,8 @@ impl MemIndex for EnhancedSkiplist {
     }
 
     fn warm(&self, arena: &Arena, keys: &[LookupKey<'_>], _ahead: Ahead) {
-        let begin =
-            |k| Descent { k, levels: LEVELS, before: None, too_far: None, next: None, home: None };
+        let levels = self.levels.load(Ordering::Relaxed);
+        let begin = |k| Descent { k, levels, before: None, too_far: None, next: None, home: None };
         warm::in_lock_step(keys, begin, |descent| self.hop(arena, descent));
     }
 
@@ -445,9 +462,12 @@ mod tests {
 
     #[test]
     fn rising_keys_fill_every_leaf() {
-        let (index, arena) = filled(0..10_000);
-        index.check(&arena, 10_000).expect("sound");
-        assert_eq!(index.leaves.level().blocks(), 10_000_u64.div_ceil(32));
+        // Heads that say nothing, and heads that differ.
+        for shift in [0, 40] {
+            let (index, arena) = filled((0..10_000).map(|number| number << shift));
+            index.check(&arena, 10_000).expect("sound");
+            assert_eq!(index.leaves.level().blocks(), 10_000_u64.div_ceil(32));
+        }
     }
 
     #[test]
@@ -601,6 +621,9 @@ mod tests {
     fn writers_of_one_end_race() {
         race(1, |writer, n| n * 4 + writer);
         race(37, |writer, n| u64::MAX - (n * 4 + writer));
+        // Heads that differ, so that the last leaf is known for the last.
+        race(1, |writer, n| (n * 4 + writer) << 40);
+        race(37, |writer, n| (n * 4 + writer) << 40);
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Sorted {
             let carve = || Fence::carve(arena, slab, 0, level);
             let fence = Fence::at(arena, fence);
             let refs = [record, right];
+            counts.expect_item(true);
             let Some(added) = fence.add(counts, slot + 1, head, &refs, carve, &mut undisturbed)
             else {
                 return;

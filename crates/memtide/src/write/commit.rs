@@ -8,7 +8,7 @@
 //! State after an error: nothing of the batches is visible. If the append itself failed, records may be
 //! found whole by recovery, and the database takes no more writes.
 
-use memtide_base::sync::Arc;
+use memtide_base::sync::{Arc, Guard};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_memtable::{BatchShape, Full, Memtable, Reservation, WARM_KEYS};
 use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
@@ -18,7 +18,7 @@ use super::rotate::rotate;
 use crate::batch::Writes;
 use crate::commit_queue::{Committed, Need};
 use crate::engine::Engine;
-use crate::keyspace_state::KeyspaceState;
+use crate::keyspace_state::{KeyspaceState, SuperVersion};
 use crate::wal::Log;
 
 /// What became of a group.
@@ -34,8 +34,8 @@ pub(super) enum Attempt {
 /// As many as a single write has of anything lie beside each other without an allocation.
 type Few<T> = SmallVec<[T; 1]>;
 
-/// A memtable and what a group needs of it.
-type Choice = (Arc<Memtable>, BatchShape);
+/// A superversion and what a group needs of its active memtable.
+type Choice = (Guard<Arc<SuperVersion>>, BatchShape);
 
 /// Commits a group of writes, in order, each whole. `log` is what the commit lock guards.
 pub(super) fn commit<W: Writes>(
@@ -69,12 +69,14 @@ pub(super) fn commit<W: Writes>(
         }
     }
     let mut rotations = 0;
-    let mut rooms = loop {
-        let (full, why) = match reserve(&choices) {
-            Ok(rooms) => break rooms,
+    loop {
+        let mut rooms = Few::new();
+        let (full, why) = match reserve(&choices, &mut rooms) {
+            Ok(()) => return apply(engine, log, group, &keyspaces, &mut rooms).map(Attempt::Done),
             Err(_) if !is_single => return Ok(Attempt::Apart),
             Err(refused) => refused,
         };
+        drop(rooms);
         check_share(engine, &choices)?;
         let Full::Table { bytes_max } = why else { return Ok(Attempt::Needs(Need::Memory)) };
         // Each keyspace may need one rotation to an empty table and one to a table for this batch.
@@ -89,21 +91,31 @@ pub(super) fn commit<W: Writes>(
             return Ok(Attempt::Needs(Need::Merge(Arc::clone(keyspace))));
         };
         choices[full] = choice;
-    };
+    }
+}
+
+/// Appends the group to the log, inserts it where there is room and shows it.
+fn apply<'c, W: Writes>(
+    engine: &Engine,
+    log: &mut Log,
+    group: &[&W],
+    keyspaces: &[&Arc<KeyspaceState>],
+    rooms: &mut Few<Reservation<'c>>,
+) -> Result<Few<Committed>> {
     let mut unfinished = Unfinished { engine, is_over: false };
     let first = append(engine, log, group)?;
     let mut lsn = first;
     let mut committed = Few::new();
     for writes in group {
-        let last = insert(engine, *writes, &keyspaces, &mut rooms, lsn);
+        let last = insert(engine, *writes, keyspaces, rooms, lsn);
         lsn += span(*writes);
         committed.push(Committed { last, end: lsn, is_logged: writes.count(false) == 0 });
     }
-    drop(rooms);
+    rooms.clear();
     engine.snapshots.publish(log.position());
     unfinished.is_over = true;
     log.count_group(group.len());
-    Ok(Attempt::Done(committed))
+    Ok(committed)
 }
 
 /// From the append to the publication. If a panic comes between, part of a group may be inserted, and the next writer
@@ -184,21 +196,31 @@ fn choose<W: Writes>(
 ) -> Option<Choice> {
     // A keyspace that rests while others write must not fall too far behind the log.
     let reaches = |table: &Memtable| table.reaches(engine.snapshots.visible() + GROUP_REACH);
-    let mut table = Arc::clone(&keyspace.glance().active);
-    if !reaches(&table) {
+    let mut view = keyspace.glance();
+    if !reaches(&view.active) {
         if !rotate(engine, keyspace, None) {
             return None;
         }
-        table = Arc::clone(&keyspace.glance().active);
+        view = keyspace.glance();
     }
-    let shape = measure(engine, group, keyspace, &table);
-    Some((table, shape))
+    let shape = measure(engine, group, keyspace, &view.active);
+    Some((view, shape))
 }
 
-/// Room in every memtable, or which of them refused and why; then nothing is held.
-fn reserve(choices: &[Choice]) -> Result<Few<Reservation<'_>>, (usize, Full)> {
-    let each = choices.iter().enumerate();
-    each.map(|(at, (table, shape))| table.reserve(shape).map_err(|full| (at, full))).collect()
+/// Room in every memtable, put into `rooms`; or which of them refused and why. Commits come one after the other, so
+/// each is the only one to reserve.
+fn reserve<'c>(
+    choices: &'c [Choice],
+    rooms: &mut Few<Reservation<'c>>,
+) -> Result<(), (usize, Full)> {
+    for (at, (view, shape)) in choices.iter().enumerate() {
+        // Reservations are large, and to copy one that was just written is to wait for its stores.
+        match view.active.reserve_alone(shape) {
+            Ok(room) => rooms.push(room),
+            Err(full) => return Err((at, full)),
+        }
+    }
+    Ok(())
 }
 
 /// Rotates a keyspace whose memtable is full; the next one takes the batch, however large it is. `false` if it
@@ -211,7 +233,7 @@ fn make_room(engine: &Engine, keyspace: &Arc<KeyspaceState>, bytes_max: u64) -> 
 /// # Errors
 /// The batch could not be held even by empty memtables with all the memory there is for them.
 fn check_share(engine: &Engine, choices: &[Choice]) -> Result<()> {
-    let needed = choices.iter().map(|(table, shape)| table.bytes_needed(shape)).sum();
+    let needed = choices.iter().map(|(view, shape)| view.active.bytes_needed(shape)).sum();
     if needed > engine.memtable_share() {
         return Err(too_large(needed, engine.memtable_share()));
     }
