@@ -78,7 +78,7 @@ impl HalfOpen {
         if forward {
             self.end.as_ref().is_none_or(|end| key < end.as_bytes())
         } else {
-            key >= self.start.as_bytes()
+            self.start.is_empty() || key >= self.start.as_bytes()
         }
     }
 
