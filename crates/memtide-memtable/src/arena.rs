@@ -94,7 +94,8 @@ pub(crate) struct Arena {
     tail: AtomicU64,
     spare: Spare,
     reserved: AtomicU64,
-    limit: u64,
+    /// Changed under the memtable's planning lock only.
+    limit: AtomicU64,
     seq_base: OnceLock<SeqNo>,
     anchor: Anchor,
 }
@@ -176,7 +177,7 @@ impl Arena {
             tail: AtomicU64::new(FIRST_OFFSET),
             spare: Spare::default(),
             reserved: AtomicU64::new(0),
-            limit,
+            limit: AtomicU64::new(limit),
             seq_base: OnceLock::new(),
             anchor: Anchor::default(),
         }
@@ -185,6 +186,16 @@ impl Arena {
     /// As [`Arena::new`]; heads are taken behind `anchor`.
     pub(crate) fn anchored(limit: u64, anchor: Anchor) -> Self {
         Self { anchor, ..Self::new(limit) }
+    }
+
+    /// The most bytes that it allocates.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Has it allocate `more` bytes than so far.
+    pub(crate) fn raise_limit(&self, more: u64) {
+        self.limit.fetch_add(more, Ordering::Relaxed);
     }
 
     /// The limit an empty arena needs to grant one slab of `bytes`.
@@ -212,7 +223,7 @@ impl Arena {
         let bytes = round_up(bytes, 8);
         let start = self.tail.load(Ordering::Relaxed);
         let current = segment_of(start);
-        let room = self.limit.checked_sub(self.reserved() + beside.all)?;
+        let room = self.limit().checked_sub(self.reserved() + beside.all)?;
         if let Some((start, end)) = self.spare.piece_for(bytes) {
             return Some(Plan { start, end, segment: None, is_spare: true });
         }

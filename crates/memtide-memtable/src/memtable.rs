@@ -461,6 +461,15 @@ impl Memtable {
         self.counters.entries.load(Ordering::Acquire)
     }
 
+    /// Bytes that one entry takes on average, without the index, as if a batch were inserted already.
+    #[must_use]
+    pub fn mean_entry_bytes(&self, batch: &BatchShape) -> u64 {
+        let [keys, values] = [&self.counters.key_bytes, &self.counters.value_bytes]
+            .map(|bytes| bytes.load(Ordering::Relaxed));
+        let entries = self.entry_count() + batch.entries;
+        (keys + values + batch.record_bytes) / entries.max(1)
+    }
+
     /// Range tombstones inserted.
     #[must_use]
     pub fn range_tombstone_count(&self) -> u64 {
@@ -505,7 +514,14 @@ impl Memtable {
     /// views that cursors still hold, and the bookkeeping of range tombstones, come on top.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        self.options.bytes_max
+        self.arena.limit() + fixed_bytes(&*self.index)
+    }
+
+    /// Lets the table take `more` bytes than it was made for. What was sized for its limit, its key filter and some
+    /// indexes, is not made larger: worth while where the entries are few for their bytes.
+    pub fn raise_limit(&self, more: u64) {
+        let _planner = self.planner.lock();
+        self.arena.raise_limit(more);
     }
 
     /// Bytes the table reserves before anything is inserted.
@@ -793,6 +809,42 @@ mod tests {
             assert_eq!((table.entry_count(), table.seq_end()), (inserted + 1, 21), "{kind}");
             assert_eq!(table.counters.entries_in_flight.load(Ordering::Relaxed), 0, "{kind}");
             table.check().expect("the structure holds");
+        }
+    }
+
+    #[test]
+    fn a_table_whose_limit_is_raised_goes_on_where_it_was_full() {
+        for kind in MemtableType::ALL {
+            let table = Memtable::new(&MemtableOptions {
+                kind: kind.into(),
+                bytes_max: 64 << 10,
+                hash_seed: 1,
+                key_filter: true,
+                anchor: Anchor::default(),
+                ledger: Ledger::unlimited(),
+            });
+            let fill = |from: u64| {
+                let fits = |&seq: &u64| {
+                    let (key, value) = (seq.to_be_bytes(), [7; 5000]);
+                    let mut shape = BatchShape::default();
+                    table.measure(&mut shape, Kind::Put, seq, &key, &value);
+                    let room = table.reserve(&shape);
+                    room.map(|mut room| room.insert(Kind::Put, seq, &key, &value, seq)).is_ok()
+                };
+                (from..).take_while(fits).count() as u64
+            };
+            let first = fill(0);
+            table.raise_limit(192 << 10);
+            let all = first + fill(first);
+            assert!(first >= 6 && all >= 3 * first, "{kind}: {first}, then {all}");
+            assert_eq!((table.bytes_max(), table.check()), (256 << 10, Ok(())), "{kind}");
+            assert!(table.usage().reserved <= 256 << 10, "{kind}: {:?}", table.usage());
+            let found = |&seq: &u64| table.get(&seq.to_be_bytes(), seq, all).is_some();
+            assert_eq!((0..all).filter(found).count() as u64, all, "{kind}");
+            let mut batch = BatchShape::default();
+            assert!((5008..6000).contains(&table.mean_entry_bytes(&batch)), "{kind}");
+            (0..all * 9).for_each(|at| table.measure(&mut batch, Kind::Put, at, b"k", b"v"));
+            assert!(table.mean_entry_bytes(&batch) < 600, "{kind}: with many small ones");
         }
     }
 

@@ -71,10 +71,10 @@ pub(crate) fn merge(
     // What a flush has claimed, or is about to take, will be gone soon: there is no hurry before it gets tight.
     let is_flushed = claimed > 0 || flush_comes(engine, keyspace);
     let most = if is_flushed { most.max(SEALED_BESIDE_FLUSH) } else { most };
-    if all <= most || sealed.len() < 2 {
+    let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
+    if all <= most || sealed.len() < 2 || is_flushed && are_large(&candidates) {
         return Ok(Merge::Nothing);
     }
-    let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
     let inputs = plan(&candidates).map(|count| &sealed[..count]);
     let run = match inputs {
         Some(inputs) => beyond_faults(inputs, || build(engine, &keyspace.options(), inputs, room))?,
@@ -112,10 +112,17 @@ fn flush_comes(engine: &Engine, keyspace: &KeyspaceState) -> bool {
         && engine.flush_failure.lock().is_none()
 }
 
+/// Whether the entries are so large that copying them costs more than the flush that comes.
+fn are_large(tables: &[Candidate]) -> bool {
+    let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+    bytes >= tables.iter().map(|table| table.entries).sum::<u64>() * write::LARGE_ENTRY
+}
+
 /// What the choice of inputs depends on.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     bytes: u64,
+    entries: u64,
     range_tombstones: u64,
     first_seq: SeqNo,
     seq_end: SeqNo,
@@ -125,6 +132,7 @@ impl Candidate {
     fn of(table: &Memtable) -> Self {
         Self {
             bytes: table.usage().used,
+            entries: table.entry_count(),
             range_tombstones: table.range_tombstone_count(),
             first_seq: table.first_seq().unwrap_or(SeqNo::MAX),
             seq_end: table.seq_end(),
@@ -234,13 +242,17 @@ fn build(
 
 #[cfg(test)]
 mod tests {
+    use memtide_env::Simulation;
+
     use super::*;
+    use crate::{Config, Db};
 
     fn candidates(bytes: &[u64]) -> Vec<Candidate> {
         let tables = bytes.iter().zip((0..100).rev());
         tables
             .map(|(&bytes, first_seq)| Candidate {
                 bytes,
+                entries: 1,
                 range_tombstones: 0,
                 first_seq,
                 seq_end: first_seq + 1,
@@ -281,6 +293,32 @@ mod tests {
         tables[0].first_seq = 1 << 33;
         tables[0].seq_end = (1 << 33) + 100;
         assert_eq!(plan(&tables), None);
+    }
+
+    #[test]
+    fn large_entries_are_not_copied_while_a_flush_comes() {
+        for (value_len, flush_target, want) in
+            [(3500, 16 << 10, Merge::Nothing), (100, 16 << 10, Merge::Done)]
+        {
+            let sim = Simulation::new(1);
+            let config = Config {
+                memtable_type: Some(MemtableType::Skiplist.into()),
+                max_memtable_size: Some(4 << 10),
+                memory_budget: Some(64 << 20),
+                flush_target: Some(flush_target),
+                ..Config::default()
+            };
+            let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+            let keyspace = db.default_keyspace();
+            let mut at = 0_u32;
+            // No job runs before a writer waits.
+            while keyspace.state().current().sealed.len() <= SEALED_BESIDE_FLUSH {
+                db.put(at.to_be_bytes(), vec![1; value_len]).expect("there is room");
+                at += 1;
+            }
+            let merged = merge(db.handle.engine(), keyspace.state(), SEALED_BUSY, u64::MAX);
+            assert_eq!(merged.expect("open"), want, "{value_len} B, a flush at {flush_target} B");
+        }
     }
 
     /// Each round seals one memtable of size 1; every size is at rest or busy by turns.

@@ -46,7 +46,8 @@ pub struct Config {
     /// program registers. Change it when the work of a keyspace is known. Default by preset.
     pub memtable_type: Option<MemtableChoice>,
     /// Largest memtable in bytes, everything included; 4 KiB to 1 GiB. Small tables stay in the processor's
-    /// caches; many of them become one table on disk. Default by preset.
+    /// caches; many of them become one table on disk. Where entries have 2 KiB or more on average, a memtable may have
+    /// up to a quarter of the flush target. Default by preset.
     pub max_memtable_size: Option<u64>,
     /// Strategy by which tables of new keyspaces and, when named, of the default keyspace are merged: `leveled`,
     /// `lazy_leveled`, `tiered` or `fifo`. Change it when writes cost too much, or when old data may go. Default

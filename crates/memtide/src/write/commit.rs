@@ -14,7 +14,7 @@ use memtide_memtable::{BatchShape, Full, Memtable, Reservation, WARM_KEYS};
 use memtide_storage::log::{BatchOp, LogWriter, RecordKind};
 use smallvec::SmallVec;
 
-use super::rotate::rotate;
+use super::rotate::{rotate, stretch};
 use crate::batch::Writes;
 use crate::commit_queue::{Committed, Need};
 use crate::engine::Engine;
@@ -79,13 +79,17 @@ pub(super) fn commit<W: Writes>(
         drop(rooms);
         check_share(engine, &choices)?;
         let Full::Table { bytes_max } = why else { return Ok(Attempt::Needs(Need::Memory)) };
+        let keyspace = keyspaces[full];
+        let (table, shape) = &choices[full];
+        if stretch(engine, table, shape) {
+            continue;
+        }
         // Each keyspace may need one rotation to an empty table and one to a table for this batch.
         assert!(
             rotations < 2 * choices.len(),
             "a memtable of {bytes_max} B does not take its batch"
         );
         rotations += 1;
-        let keyspace = keyspaces[full];
         let made = make_room(engine, keyspace, bytes_max);
         let Some(choice) = made.then(|| choose(engine, group, keyspace)).flatten() else {
             return Ok(Attempt::Needs(Need::Merge(Arc::clone(keyspace))));

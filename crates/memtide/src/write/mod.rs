@@ -12,6 +12,6 @@ pub(crate) use controller::{
     largest_if_pressed, refresh_memory, refresh_tree, seal_at_rest_if_pressed,
 };
 pub(crate) use group::write;
-pub(crate) use rotate::{flush_is_due, rotate, rotate_anyway};
+pub(crate) use rotate::{LARGE_ENTRY, flush_is_due, rotate, rotate_anyway};
 pub(crate) use segments::{follow, release, sync_to};
 pub(crate) use wait::Patience;

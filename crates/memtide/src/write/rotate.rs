@@ -9,10 +9,18 @@ use std::time::Duration;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Error, ErrorKind, Result};
+use memtide_memtable::{BatchShape, Memtable};
 
 use super::controller;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
+
+/// Bytes of an entry from which on memtables are stretched, and are not merged in memory where a flush comes anyway:
+/// what makes small memtables quick is how few entries they have, and copying large ones costs more than flushing them.
+pub(crate) const LARGE_ENTRY: u64 = 2 << 10;
+/// At least so many of the largest memtables make a flush, and are in the share of the budget.
+const PER_FLUSH: u64 = 4;
+const PER_SHARE: u64 = 16;
 
 /// Rotates a keyspace; the new memtable takes at least `bytes_max`, where given. `false`, and nothing changed,
 /// if the keyspace has as many memtables as it may. The caller holds the commit lock.
@@ -47,6 +55,19 @@ pub(crate) fn rotate_anyway(
     if flush_is_due(engine, keyspace) {
         engine.wake_flush();
     }
+}
+
+/// Lets a full memtable take more instead of being sealed, if its entries are large with the batch that is to come;
+/// `false` if it does not. The caller holds the commit lock.
+pub(super) fn stretch(engine: &Engine, table: &Memtable, batch: &BatchShape) -> bool {
+    let most = (engine.settings.flush_target / PER_FLUSH).min(engine.memtable_share() / PER_SHARE);
+    let bytes = table.bytes_max();
+    let more = bytes.min(most.saturating_sub(bytes));
+    let stretches = more > 0 && table.mean_entry_bytes(batch) >= LARGE_ENTRY;
+    if stretches {
+        table.raise_limit(more);
+    }
+    stretches
 }
 
 /// Whether enough is sealed in the keyspace that flushing it makes a table of a good size.

@@ -125,6 +125,35 @@ fn reads_look_into_twelve_memtables_at_most_and_at_rest_into_four() {
     }
 }
 
+/// Memtables are small for the sake of their indexes: a few large entries fill none.
+#[test]
+fn few_large_entries_make_few_memtables_and_are_not_merged_in_memory() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(9);
+        let mut config = roomy(kind);
+        config.max_memtable_size = Some(16 << 10);
+        config.flush_target = Some(1 << 20);
+        let db = open(&sim, &config);
+        for at in 0..90_u32 {
+            db.put(at.to_be_bytes(), [2; 2500]).unwrap();
+        }
+        assert_eq!(runs(&db), 1, "{kind}: a quarter of the flush target is one memtable");
+        db.put("small", [1; 8]).unwrap();
+        for at in 90..360_u32 {
+            db.put(at.to_be_bytes(), [2; 2500]).unwrap();
+        }
+        assert!((3..=5).contains(&runs(&db)), "{kind}: {} runs", runs(&db));
+        rest(&sim);
+        for at in 0..600_u32 {
+            db.put((at + 1000).to_be_bytes(), [1; 100]).unwrap();
+        }
+        assert!(runs(&db) >= 4, "{kind}: small entries make many, {} runs", runs(&db));
+        let stats = db.stats();
+        assert!(stats.memory_used <= stats.memory_budget, "{kind}: {stats:?}");
+        assert_eq!(db.iter().count(), 961, "{kind}");
+    }
+}
+
 /// Without memory or with too many range tombstones to merge, flushes keep the bounds.
 #[test]
 fn what_cannot_be_merged_is_flushed_instead() {
