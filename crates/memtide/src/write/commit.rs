@@ -80,8 +80,8 @@ pub(super) fn commit<W: Writes>(
         check_share(engine, &choices)?;
         let Full::Table { bytes_max } = why else { return Ok(Attempt::Needs(Need::Memory)) };
         let keyspace = keyspaces[full];
-        let (table, shape) = &choices[full];
-        if stretch(engine, table, shape) {
+        let (view, shape) = &choices[full];
+        if stretch(engine, &view.active, shape) {
             continue;
         }
         // Each keyspace may need one rotation to an empty table and one to a table for this batch.
