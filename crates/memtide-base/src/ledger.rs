@@ -34,6 +34,8 @@ pub struct Ledger {
     suspended: AtomicBool,
     total: AtomicU64,
     held: [AtomicU64; ACCOUNTS],
+    /// Bytes that were given back since [`Ledger::take_idle`] took them.
+    idle: AtomicU64,
 }
 
 impl Ledger {
@@ -46,6 +48,7 @@ impl Ledger {
             suspended: AtomicBool::new(false),
             total: AtomicU64::new(0),
             held: Default::default(),
+            idle: AtomicU64::new(0),
         })
     }
 
@@ -82,6 +85,15 @@ impl Ledger {
     #[must_use]
     pub fn held(&self, account: Account) -> u64 {
         self.held[account as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether so many bytes were given back since this was last so that as much may lie idle in the heap.
+    #[must_use]
+    pub fn take_idle(&self, bytes: u64) -> bool {
+        let idle = self.idle.load(Ordering::Relaxed);
+        // One of those who ask at once takes them.
+        let take = || self.idle.compare_exchange(idle, 0, Ordering::Relaxed, Ordering::Relaxed);
+        idle >= bytes && take().is_ok()
     }
 
     /// Lends `bytes`, or `None` if the budget does not allow it.
@@ -148,6 +160,7 @@ impl Charge {
         self.bytes -= fewer;
         self.ledger.held[self.account as usize].fetch_sub(fewer, Ordering::Relaxed);
         self.ledger.total.fetch_sub(fewer, Ordering::Relaxed);
+        self.ledger.idle.fetch_add(fewer, Ordering::Relaxed);
     }
 }
 

@@ -12,6 +12,8 @@
 
 pub mod clock;
 pub mod executor;
+#[expect(unsafe_code, reason = "one call of the C library; the header argues it")]
+pub mod heap;
 pub mod random;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
@@ -21,6 +23,7 @@ use memtide_base::sync::Arc;
 
 pub use clock::Clock;
 pub use executor::{Event, Executor, Job, JobId, Step};
+pub use heap::Heap;
 pub use random::Random;
 #[cfg(any(test, feature = "simulation"))]
 pub use simulation::Simulation;
@@ -37,6 +40,8 @@ pub struct Env {
     pub executor: Arc<dyn Executor>,
     /// Salts, identities, hash seeds.
     pub random: Arc<Random>,
+    /// What gives memory back to the system.
+    pub heap: Heap,
 }
 
 impl Env {
@@ -49,6 +54,7 @@ impl Env {
             clock: Arc::<clock::SystemClock>::clone(&clock),
             executor: Arc::new(executor::ThreadExecutor::new(clock)),
             random: Arc::new(Random::from_system()),
+            heap: Heap::System,
         }
     }
 }

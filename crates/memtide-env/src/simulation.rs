@@ -5,7 +5,7 @@ use memtide_base::sync::Arc;
 use crate::clock::ManualClock;
 use crate::executor::StepExecutor;
 use crate::vfs::{Disk, SimVfs};
-use crate::{Env, Random};
+use crate::{Env, Heap, Random};
 
 /// An [`Env`] in which nothing happens by itself, and the parts by which a test makes things happen.
 #[derive(Clone, Debug)]
@@ -38,6 +38,7 @@ impl Simulation {
             clock: Arc::<ManualClock>::clone(&clock),
             executor: Arc::<StepExecutor>::clone(&steps),
             random: Arc::new(Random::from_seed(seed)),
+            heap: Heap::Simulated,
         };
         Self { env, vfs, clock, steps }
     }

@@ -1,4 +1,4 @@
-//! The block cache: decoded, validated data blocks of all open tables, up to a fixed number of bytes.
+//! The block cache: decoded, validated data blocks of all open tables, up to a number of bytes.
 //!
 //! Every open partition of a table has a [`Shelf`]: a slot for each of its data blocks, found by the block's place in
 //! the index. A hit needs no hash, no comparison and no lock, and cannot give another block than the one asked for. (A
@@ -24,8 +24,8 @@
 //!   not what it holds on disk, and its place in a queue. Readers may keep an evicted block longer.
 //! - Places of closed shelves, orphans, are no more than those of blocks whenever a shelf was closed.
 //!
-//! The capacity is charged to the ledger by whoever makes the cache, a shelf's slots by its table. Index, filter
-//! and tombstones belong to the open table, not to the cache.
+//! The capacity may change at any time; when it shrinks, blocks leave. It is charged to the ledger by whoever makes the
+//! cache, a shelf's slots with its partition. Index, filter and tombstones belong to the open table, not to the cache.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -43,13 +43,16 @@ const PROBATION_SHARE: u64 = 20;
 /// Blocks that are spared while room is made for one, before one goes although it is in use: a bound on the time
 /// under the lock.
 const SPARED_MAX: usize = 256;
+/// Bytes that leave in one go when the capacity shrinks.
+const SHRINK_STEP: u64 = 256 << 10;
 /// What a block's place in a queue costs: a queue has room for four times the places it holds at most, and as many
 /// orphans may be among them as blocks.
 const PLACE_BYTES: u64 = 8 * size_of::<Place>() as u64;
 
-/// Decoded data blocks up to a fixed number of bytes.
+/// Decoded data blocks up to a number of bytes.
 pub struct BlockCache {
-    capacity: u64,
+    /// Changed, and read before a block comes in, under the lock of `queues`.
+    capacity: AtomicU64,
     queues: Mutex<Queues>,
     stripes: [Counters; STRIPES],
 }
@@ -64,7 +67,7 @@ struct Counters {
     misses: AtomicU64,
 }
 
-/// The cached blocks of one open table; they leave the cache when it is dropped.
+/// The cached blocks of one open partition; they leave the cache when it is dropped.
 pub struct Shelf {
     cache: Arc<BlockCache>,
     number: u64,
@@ -125,10 +128,11 @@ impl BlockCache {
     /// A cache of at most `capacity` bytes; 0 keeps nothing.
     #[must_use]
     pub fn new(capacity: u64) -> Arc<Self> {
+        let capacity = AtomicU64::new(capacity);
         Arc::new(Self { capacity, queues: Mutex::default(), stripes: Default::default() })
     }
 
-    /// A place for the blocks of one table, which has so many. Costs [`Shelf::heap_bytes`] beside the capacity.
+    /// A place for the blocks of one partition, which has so many. Costs [`Shelf::heap_bytes`] beside the capacity.
     #[must_use]
     pub fn shelf(self: &Arc<Self>, blocks: usize) -> Shelf {
         let slots: Arc<[Slot]> = (0..blocks).map(|_| Slot::default()).collect();
@@ -147,7 +151,22 @@ impl BlockCache {
     /// Most bytes of blocks it keeps.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Keeps at most `capacity` bytes from now on; what is more leaves before this returns.
+    pub fn set_capacity(&self, capacity: u64) {
+        let mut queues = self.queues.lock();
+        self.capacity.store(capacity, Ordering::Relaxed);
+        while queues.bytes > capacity {
+            let mut evicted = Vec::new();
+            let some = queues.bytes.saturating_sub(SHRINK_STEP).max(capacity);
+            queues.make_room(0, some, &mut evicted);
+            // Those who miss meanwhile come in between, and blocks are given back to the allocator behind the lock.
+            drop(queues);
+            drop(evicted);
+            queues = self.queues.lock();
+        }
     }
 
     /// Looks into shelves that found their block.
@@ -165,12 +184,12 @@ impl BlockCache {
 
 impl std::fmt::Debug for BlockCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlockCache({} of {} B)", self.bytes(), self.capacity)
+        write!(f, "BlockCache({} of {} B)", self.bytes(), self.capacity())
     }
 }
 
 impl Shelf {
-    /// Data block `at` of the table, if it is here.
+    /// Data block `at` of the partition, if it is here.
     #[inline]
     #[must_use]
     pub fn look(&self, at: usize) -> Option<Glance<BlockView>> {
@@ -194,15 +213,13 @@ impl Shelf {
     /// Keeps data block `at`, unless it is here or larger than the cache; others make room.
     pub fn insert(&self, at: usize, block: &Arc<BlockView>) {
         let weight = weight_of(block);
-        if weight > self.cache.capacity {
-            return;
-        }
         // Given back to the allocator behind the lock.
         let mut evicted = Vec::new();
         let mut queues = self.cache.queues.lock();
+        let capacity = self.cache.capacity();
         // Two readers may have missed it at the same time.
-        if self.slots[at].block.glance().is_none() {
-            queues.make_room(weight, self.cache.capacity, &mut evicted);
+        if weight <= capacity && self.slots[at].block.glance().is_none() {
+            queues.make_room(weight, capacity, &mut evicted);
             queues.enter(self.number, at, block, weight);
         }
     }

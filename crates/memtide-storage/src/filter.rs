@@ -30,7 +30,7 @@ const LINE_LEN: usize = 64;
 const PROBES_MAX: u8 = 16;
 const LINES_MAX: usize = (BLOCK_LEN_MAX - HEADER_LEN) / LINE_LEN;
 
-/// A validated filter over the keys of one table.
+/// A validated filter over the keys of one partition of a table.
 #[derive(Debug)]
 pub struct Filter {
     probes: u8,

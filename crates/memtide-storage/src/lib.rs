@@ -6,6 +6,7 @@
 
 pub mod blob;
 pub mod block;
+pub mod budget;
 pub mod cache;
 pub mod compress;
 pub mod filter;

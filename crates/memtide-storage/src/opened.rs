@@ -42,6 +42,12 @@ impl<T> MayBeOpen<T> {
         Some(open)
     }
 
+    /// As [`MayBeOpen::glance`], by someone who will not ask again.
+    #[must_use]
+    pub fn peek(&self) -> Option<Arc<T>> {
+        self.open.load()
+    }
+
     /// What is there, and whether it was opened for this.
     fn get(&self, open: impl FnOnce() -> Result<Arc<T>>) -> Result<(Arc<T>, bool)> {
         let _opening = self.opening.lock();
@@ -61,7 +67,7 @@ pub trait Openable {
     type Open;
 
     /// Where it lies then.
-    fn place(&self) -> &MayBeOpen<Self::Open>;
+    fn slot(&self) -> &MayBeOpen<Self::Open>;
 }
 
 /// What is open of one kind.
@@ -76,6 +82,8 @@ struct Queue<M> {
     full_at: usize,
 }
 
+/// Those that are spared before one is closed although it is in use: a bound on the time under the lock.
+const SPARED_MAX: usize = 256;
 /// Entries of a queue that are not worth a look for those that are gone.
 const FEW: usize = 64;
 
@@ -97,7 +105,7 @@ impl<M: Openable> Opened<M> {
         open: impl FnOnce() -> Result<Arc<M::Open>>,
         are_many: impl Fn(usize) -> bool,
     ) -> Result<Arc<M::Open>> {
-        let (open, was_opened) = meta.place().get(open)?;
+        let (open, was_opened) = meta.slot().get(open)?;
         if was_opened {
             self.close_surplus(are_many);
             self.0.lock().push(Arc::downgrade(meta));
@@ -109,7 +117,7 @@ impl<M: Openable> Opened<M> {
     pub fn close_surplus(&self, are_many: impl Fn(usize) -> bool) {
         while let Some(surplus) = self.surplus(&are_many) {
             if let Some(surplus) = surplus.upgrade() {
-                surplus.place().open.store(None);
+                surplus.slot().open.store(None);
             }
         }
     }
@@ -117,13 +125,13 @@ impl<M: Openable> Opened<M> {
     /// The one to close: the one opened longest ago of those that were not used, else of all.
     fn surplus(&self, are_many: impl Fn(usize) -> bool) -> Option<Weak<M>> {
         let is_used = |meta: &Weak<M>| {
-            meta.upgrade().is_some_and(|meta| meta.place().used.swap(false, Ordering::Relaxed))
+            meta.upgrade().is_some_and(|meta| meta.slot().used.swap(false, Ordering::Relaxed))
         };
         let opened = &mut self.0.lock().oldest_first;
         if !are_many(opened.len()) {
             return None;
         }
-        for _ in 0..opened.len() {
+        for _ in 0..opened.len().min(SPARED_MAX) {
             let oldest = opened.pop_front()?;
             if !is_used(&oldest) {
                 return Some(oldest);
@@ -155,7 +163,7 @@ mod tests {
     impl Openable for Page {
         type Open = u64;
 
-        fn place(&self) -> &MayBeOpen<u64> {
+        fn slot(&self) -> &MayBeOpen<u64> {
             &self.0
         }
     }

@@ -34,6 +34,11 @@ impl Output {
         self.written + self.buffer.len() as u64
     }
 
+    /// Bytes of memory of the write buffer.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Long pieces are not copied.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() >= BUFFER_LEN {

@@ -208,6 +208,7 @@ impl Job for MergeJob {
                     self.last = keyspace.id;
                     write::refresh_memory(&engine);
                     engine.freed.notify();
+                    engine.budget.give_back();
                     return Step::Again;
                 }
                 Ok(Merge::Nothing) => {}

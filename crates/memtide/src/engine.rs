@@ -12,13 +12,15 @@
 
 use std::time::Duration;
 
-use memtide_base::ledger::{Account, Charge, Ledger};
+use memtide_base::ledger::{Account, Ledger};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::vfs::FileLock;
 use memtide_env::{Env, Event};
 use memtide_memtable::{Anchor, Memtable, MemtableOptions, Registry};
+
+use memtide_storage::budget::Budget;
 
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, KeyspaceOptions, Settings};
@@ -114,6 +116,7 @@ pub(crate) struct Engine {
     pub(crate) uuid: [u8; 16],
     pub(crate) hash_seed: u64,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) tables: Arc<TableStore>,
     pub(crate) graveyard: Arc<Graveyard>,
     /// Whether the name of the directory of blob files is known to be durable.
@@ -150,7 +153,6 @@ pub(crate) struct Engine {
     pub(crate) tally: Tally,
     /// Ids of the background jobs, to wake and to join.
     pub(crate) jobs: Mutex<Jobs>,
-    pub(crate) _cache_charge: Charge,
     /// Released when the database is closed, or dropped.
     pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
 }

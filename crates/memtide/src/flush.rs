@@ -97,6 +97,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     engine.freed.notify();
     write::release(engine, wal_start);
     engine.wake_compaction();
+    engine.budget.give_back();
     Ok(bytes)
 }
 

@@ -19,14 +19,13 @@ mod segments;
 
 use std::path::{Path, PathBuf};
 
-use memtide_base::ledger::{Account, Ledger};
 use memtide_base::sync::atomic::AtomicBool;
 use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
 use memtide_env::vfs::{FileLock, LockMode};
 use memtide_env::{Env, Event, Vfs};
 use memtide_memtable::{Anchor, BatchShape, Full, Memtable, MemtableOptions, Registry};
-use memtide_storage::cache::BlockCache;
+use memtide_storage::budget::Budget;
 use memtide_storage::log::{BatchOp, BatchOps, LogReader, Record, RecordKind};
 
 use bulk::Bulk;
@@ -274,17 +273,15 @@ struct Parts<'a> {
 impl Parts<'_> {
     fn engine(self, state: &ManifestState, manifest: Option<Manifest>) -> Engine {
         let settings = self.settings;
-        let ledger = Ledger::new(settings.memory_budget);
-        let cache = BlockCache::new(settings.cache_size);
-        let mut cache_charge = ledger.empty_charge(Account::Cache);
-        cache_charge.grow_unchecked(settings.cache_size);
+        let (size, cache_size) = (settings.memory_budget, settings.cache_size);
+        let budget = Budget::new(size, cache_size, self.env.heap);
+        let ledger = Arc::clone(&budget.ledger);
         let tables = TableStore::new(
             Arc::clone(&self.env.vfs),
             self.layout.clone(),
             state.uuid,
             state.hash_seed,
-            cache,
-            Arc::clone(&ledger),
+            Arc::clone(&budget),
         );
         let mut keyspaces = Keyspaces::default();
         for stored in &state.keyspaces {
@@ -318,6 +315,7 @@ impl Parts<'_> {
             uuid: state.uuid,
             hash_seed: state.hash_seed,
             ledger,
+            budget,
             tables: Arc::new(tables),
             graveyard: self.graveyard,
             has_blob_dir: AtomicBool::new(false),
@@ -339,7 +337,6 @@ impl Parts<'_> {
             closed: AtomicBool::new(false),
             tally: Tally::default(),
             jobs: Mutex::default(),
-            _cache_charge: cache_charge,
             lock: Mutex::new(self.lock),
         }
     }

@@ -10,6 +10,7 @@ mod separate;
 
 use std::collections::BTreeSet;
 
+use memtide_base::ledger::{Account, Charge};
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
@@ -114,15 +115,18 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
-/// Whether tables are divided into partitions.
+/// Whether tables are divided into partitions. No more tables are looked at than it takes to know.
 fn divides(engine: &Engine) -> bool {
     let settings = &engine.settings;
-    let leads = |keyspace: &Arc<KeyspaceState>| -> u64 {
-        let tables = keyspace.glance();
-        let tables = tables.version.tables();
-        tables.map(|table| table.lead_bytes(settings.block_size, settings.filter_bits)).sum()
-    };
-    engine.all_keyspaces().iter().map(leads).sum::<u64>() > settings.memory_budget / DIVIDED_ABOVE
+    let mut left = settings.memory_budget / DIVIDED_ABOVE;
+    engine.all_keyspaces().iter().any(|keyspace| {
+        keyspace.glance().version.tables().any(|table| {
+            let leads = table.lead_bytes(settings.block_size, settings.filter_bits);
+            let fits = left.checked_sub(leads);
+            left = fits.unwrap_or_default();
+            fits.is_none()
+        })
+    })
 }
 
 /// Bytes of entries between two calls of `written`.
@@ -152,6 +156,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
         version: merge.version,
         blobs: BlobOutputs::new(engine, merge.keyspace),
         handle: Vec::new(),
+        charge: engine.ledger.empty_charge(Account::Upkeep),
     };
     match outputs.fill(merge) {
         Ok(()) => {
@@ -195,6 +200,8 @@ struct Outputs<'e> {
     blobs: BlobOutputs<'e>,
     /// Memory for the bytes of one.
     handle: Vec<u8>,
+    /// For the memory of the builder.
+    charge: Charge,
 }
 
 impl Outputs<'_> {
@@ -295,7 +302,23 @@ impl Outputs<'_> {
         let written = self.open.as_ref().map_or(0, |(_, builder)| builder.estimated_bytes());
         let more = written.saturating_sub(self.told);
         self.told += more;
+        self.charge_builder();
         (self.written)(more + std::mem::take(&mut self.apart))
+    }
+
+    /// Charges what the present table takes, and has the cache give way.
+    fn charge_builder(&mut self) {
+        let taken = self.open.as_ref().map_or(0, |(_, builder)| builder.heap_bytes());
+        let (charged, budget) = (self.charge.bytes(), &self.engine.budget);
+        if taken.abs_diff(charged) < STRIDE as u64 && taken != 0 {
+            return;
+        }
+        if taken > charged {
+            self.charge.grow_unchecked(taken - charged);
+        } else {
+            self.charge.shrink(charged - taken);
+        }
+        budget.fit_cache();
     }
 
     fn builder(&mut self) -> Result<&mut TableBuilder> {
@@ -355,6 +378,7 @@ impl Outputs<'_> {
             let summary = finished?;
             let more = summary.size.saturating_sub(std::mem::take(&mut self.told));
             let (keyspace, run) = (self.keyspace, self.run);
+            self.charge_builder();
             self.done.push(StoredTable { keyspace, run, number, summary });
             (self.written)(more)?;
         }

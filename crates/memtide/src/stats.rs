@@ -135,7 +135,7 @@ pub struct LevelStats {
 }
 
 pub(crate) fn stats(engine: &Engine) -> Stats {
-    let cache = engine.tables.cache();
+    let cache = &engine.budget.cache;
     let ((wal_bytes, wal_segments, wal_sink), (writes, write_groups)) =
         engine.commit.lock().as_ref().map_or_else(Default::default, |log: &Log| {
             ((log.bytes(), log.segment_count(), Some(log.sink())), (log.writes, log.groups))
@@ -145,7 +145,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         keyspaces: engine.all_keyspaces().iter().map(keyspace_stats).collect(),
         memory_budget: engine.ledger.budget(),
         // The cache's share is reserved as a whole; what it uses of it is what counts here.
-        memory_used: engine.ledger.total() - engine.settings.cache_size + cache.bytes(),
+        memory_used: engine.budget.used(),
         cache_bytes: cache.bytes(),
         cache_hits: cache.hits(),
         cache_misses: cache.misses(),

@@ -1,16 +1,15 @@
 //! Opens tables when they are first needed and closes those that were not needed again.
 //!
 //! Nothing is opened when the database is. At most [`OPEN_TABLES_MAX`] tables stay open, and no more than fit into
-//! three eighths of the memory budget with their indexes, filters and cache slots (but always one), however many tables
-//! there are; before a table is closed, partitions of tables are given up. With a table or partition its cached blocks
-//! go, so it matters which stay: `opened.rs` in `memtide-storage` says so.
+//! what `budget.rs` in `memtide-storage` leaves them, with their indexes, filters and cache slots (but always one),
+//! however many tables there are; before a table is closed, partitions of tables are given up. With a table or
+//! partition its cached blocks go, so it matters which stay: `opened.rs` there says so.
 
-use memtide_base::ledger::Ledger;
 use memtide_base::sync::{Arc, Glance};
 use memtide_base::{Error, Result};
 use memtide_env::Vfs;
 use memtide_storage::FileIdentity;
-use memtide_storage::cache::BlockCache;
+use memtide_storage::budget::Budget;
 use memtide_storage::opened::Opened;
 use memtide_storage::table::{Table, TableShared};
 
@@ -29,7 +28,7 @@ pub(crate) struct TableStore {
     shared: Arc<TableShared>,
     /// Where values lie that are not with their keys.
     pub(crate) blobs: BlobStore,
-    opened: Opened<TableMeta>,
+    opened: Arc<Opened<TableMeta>>,
 }
 
 impl TableStore {
@@ -38,16 +37,14 @@ impl TableStore {
         layout: Layout,
         db_uuid: [u8; 16],
         hash_seed: u64,
-        cache: Arc<BlockCache>,
-        ledger: Arc<Ledger>,
+        budget: Arc<Budget>,
     ) -> Self {
         let blobs = BlobStore::new(Arc::clone(&vfs), layout.clone(), db_uuid);
-        let shared = TableShared::new(hash_seed, cache, ledger);
-        Self { vfs, layout, db_uuid, shared, blobs, opened: Opened::default() }
-    }
-
-    pub(crate) fn cache(&self) -> &Arc<BlockCache> {
-        &self.shared.cache
+        let (opened, shared) =
+            (Arc::<Opened<TableMeta>>::default(), TableShared::new(hash_seed, budget));
+        let (tables, budget) = (Arc::clone(&opened), Arc::clone(&shared.budget));
+        shared.on_short(move || tables.close_surplus(|open| open > 1 && budget.is_short()));
+        Self { vfs, layout, db_uuid, shared, blobs, opened }
     }
 
     /// The table, opened if need be.
@@ -77,7 +74,11 @@ impl TableStore {
             self.shared.make_room();
             Ok(table)
         };
-        self.opened
-            .get(meta, open, |open| open >= OPEN_TABLES_MAX || (open > 0 && self.shared.is_short()))
+        let budget = &self.shared.budget;
+        let are_many = |open| open >= OPEN_TABLES_MAX || (open > 0 && budget.is_short());
+        let open = self.opened.get(meta, open, are_many);
+        budget.fit_cache();
+        budget.give_back();
+        open
     }
 }

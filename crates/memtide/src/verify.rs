@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use memtide_base::ledger::Ledger;
 use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Error, Kind, Result, Target};
-use memtide_env::{Env, ReadFile, Vfs};
+use memtide_env::{Env, Heap, ReadFile, Vfs};
 use memtide_memtable::{MemtableType, Registry};
 use memtide_storage::blob::BlobFile;
-use memtide_storage::cache::BlockCache;
+use memtide_storage::budget::Budget;
 use memtide_storage::log::{LogReader, Opened, parse_wal_file_name};
 use memtide_storage::table::{Table, TableShared};
 use memtide_storage::{FileIdentity, verify_file};
@@ -169,7 +168,7 @@ fn verify_table(
     let file = open(vfs, layout, what, &name)?;
     verify_file(what, Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
     let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
-    let shared = TableShared::new(0, BlockCache::new(0), Ledger::unlimited());
+    let shared = TableShared::new(0, Budget::new(u64::MAX, 0, Heap::Simulated));
     let table = Table::open(file, name.clone(), identity, meta.size, &shared)?;
     table.verify()?;
     if table.properties().blobs != meta.blobs {

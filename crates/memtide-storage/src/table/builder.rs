@@ -35,6 +35,8 @@ use crate::output::Output;
 const RANGE_BLOCK_LEN: usize = 256 << 10;
 /// Data blocks after which the target size doubles, so that one index block serves a very large table.
 const BLOCKS_PER_SIZE: usize = 16 << 10;
+/// More than a row of the top index takes beside its separator.
+const TOP_ROW_LEN: usize = 80;
 /// Largest target size of a data block.
 const TARGET_LEN_MAX: usize = 1 << 20;
 
@@ -99,6 +101,9 @@ pub struct TableBuilder {
     /// Of the data blocks that are in no partition yet.
     index: BlockBuilder,
     partitions: Vec<BuiltPartition>,
+    /// Bytes of their indexes, and at most of the top index.
+    indexes_len: usize,
+    top_len: usize,
     ranges: BlockBuilder,
     range_blocks: Vec<Vec<u8>>,
     /// End of the last fragment; the outer `None` before the first.
@@ -167,6 +172,8 @@ impl TableBuilder {
             waiting: None,
             index: BlockBuilder::new(Role::Index),
             partitions: Vec::new(),
+            indexes_len: 0,
+            top_len: 0,
             ranges: BlockBuilder::new(Role::RangeDelete),
             range_blocks: Vec::new(),
             range_end: None,
@@ -268,9 +275,21 @@ impl TableBuilder {
         let bits = self.options.filter_bits_per_key;
         let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
         let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
-        let indexes: usize = self.partitions.iter().map(|partition| partition.index.len()).sum();
-        let rest = self.data.len_max() + self.index.len_max() + self.ranges.len_max() + indexes;
+        let indexes = self.index.len_max() + self.indexes_len + self.top_len;
+        let rest = self.data.len_max() + self.ranges.len_max() + indexes;
         self.blocks.out.offset() + (rest + filter + ranges + FOOTER_LEN) as u64
+    }
+
+    /// About the bytes of memory that are taken, with what finishing takes: index and filter are built and copied.
+    #[must_use]
+    pub fn heap_bytes(&self) -> u64 {
+        let bits = self.options.filter_bits_per_key;
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
+        let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
+        let indexes = self.index.len_max() + self.indexes_len + self.top_len;
+        let copied = filter + indexes + self.data.len_max() + self.ranges.len_max();
+        (hashes + 2 * copied + ranges + self.blocks.out.heap_bytes()) as u64
     }
 
     /// Whether the index is so full that the table should be finished before the next user key: half
@@ -278,7 +297,8 @@ impl TableBuilder {
     #[must_use]
     pub fn should_finish(&self) -> bool {
         let rows = self.index.rows().max(self.partitions.len());
-        rows > ROWS_MAX / 2 || self.index.len_max() > BLOCK_LEN_MAX / 2
+        let len = self.index.len_max().max(self.top_len);
+        rows > ROWS_MAX / 2 || len > BLOCK_LEN_MAX / 2
     }
 
     /// Whether nothing was added.
@@ -411,6 +431,8 @@ impl TableBuilder {
         let blocks = u16::try_from(self.index.rows()).expect("a block bounds its rows");
         let mut index = Vec::new();
         self.index.finish(&mut index);
+        self.indexes_len += index.len();
+        self.top_len += separator.len() + TOP_ROW_LEN;
         self.partitions.push(BuiltPartition {
             separator,
             data_end: self.blocks.out.offset(),

@@ -11,15 +11,17 @@
 //!
 //! A streaming cursor reads blocks for itself, many at a time, and leaves the cache to those who will ask again.
 
+use memtide_base::ledger::{Account, Charge};
 use memtide_base::sync::Arc;
 use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target};
 
 use super::format::Child;
-use super::reader::Table;
+use super::reader::{Held, Table};
 use crate::block::{BlockCursor, BlockView};
 
-/// Bytes that a streaming cursor reads at a time.
-const STREAM_LEN: usize = 128 << 10;
+/// Bytes that a streaming cursor reads at a time, and the part of the memory budget that is the most.
+const STREAM_LEN: u64 = 128 << 10;
+const STREAM_SHARE: u64 = 64;
 
 /// A cursor over the point entries of one table with `seq < below`.
 #[derive(Debug)]
@@ -31,26 +33,38 @@ pub struct TableCursor {
     /// `None` until the first block is pinned.
     at: Option<BlockCursor>,
     standing: Standing,
+    held: Held,
     /// What a streaming cursor has read.
     stream: Option<Stream>,
 }
 
 /// Bytes of data blocks that follow each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Stream {
     start: u64,
     bytes: Vec<u8>,
+    charge: Charge,
 }
 
 impl Stream {
+    fn new(table: &Table) -> Self {
+        let charge = table.budget().ledger.empty_charge(Account::Upkeep);
+        Self { start: 0, bytes: Vec::new(), charge }
+    }
+
     /// Block `at` of the table, read with what follows it unless it is here.
-    fn block(&mut self, table: &Table, at: usize) -> Result<Arc<BlockView>> {
-        let child = table.child(at)?;
+    fn block(&mut self, table: &Table, held: &mut Held, at: usize) -> Result<Arc<BlockView>> {
+        let child = table.child(held, at)?;
         if let Some(block) = self.find(child) {
             return table.block_of(child, block);
         }
         let Child { handle, .. } = child;
-        table.read_data(handle.offset, STREAM_LEN.max(handle.len as usize), &mut self.bytes)?;
+        let len = STREAM_LEN.min(table.budget().ledger.budget() / STREAM_SHARE);
+        let len = len.max(u64::from(handle.len));
+        // There is no merge without it, so it is not refused.
+        self.charge.grow_unchecked(len.saturating_sub(self.charge.bytes()));
+        let len = usize::try_from(len).expect("at most a block, or the usual length");
+        table.read_data(handle.offset, len, &mut self.bytes)?;
         self.start = handle.offset;
         let block = self.find(child).expect("all of it was read");
         table.block_of(child, block)
@@ -73,17 +87,19 @@ enum Standing {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>, below: SeqNo) -> Self {
-        Self { table, below, block: 0, at: None, standing: Standing::Nowhere, stream: None }
+        let (standing, held) = (Standing::Nowhere, Held::for_more());
+        Self { table, below, block: 0, at: None, standing, held, stream: None }
     }
 
     pub(super) fn streaming(table: Arc<Table>, below: SeqNo) -> Self {
-        Self { stream: Some(Stream::default()), ..Self::new(table, below) }
+        let (stream, held) = (Some(Stream::new(&table)), Held::for_once());
+        Self { stream, held, ..Self::new(table, below) }
     }
 
     fn read(&mut self, block: usize) -> Result<Arc<BlockView>> {
         match &mut self.stream {
-            Some(stream) => stream.block(&self.table, block),
-            None => self.table.block(block),
+            Some(stream) => stream.block(&self.table, &mut self.held, block),
+            None => self.table.block(&mut self.held, block),
         }
     }
 
@@ -224,9 +240,9 @@ impl TableCursor {
     /// Moves from a visible version at a block's head to the newest visible one of the same key.
     fn rise_to_newest(&mut self) -> Result<()> {
         while let (0, Some(before)) = (self.pinned().row(), self.block.checked_sub(1)) {
-            let key = self.pinned().key();
+            let key = self.at.as_ref().expect("pinned above").key();
             // A block that goes on into the next ends with the key its separator is.
-            if !self.table.is_separator(before, key)? {
+            if !self.table.is_separator(&mut self.held, before, key)? {
                 break;
             }
             let view = self.read(before)?;
@@ -351,7 +367,7 @@ impl Cursor for TableCursor {
         }
         let next = self.block + 1;
         let goes_on = next < self.table.blocks() && {
-            let said = self.table.is_separator(self.block, at.key());
+            let said = self.table.is_separator(&mut self.held, self.block, at.key());
             said.inspect_err(|_| self.standing = Standing::Nowhere)?
         };
         if goes_on {

@@ -57,7 +57,7 @@ impl Partition {
 
 /// Where a partition lies: its index block, and right behind it the filter block if it has one.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Extent {
     /// What it leads to.
     data: Range<u64>,
     rows: u64,
@@ -66,7 +66,7 @@ pub(super) struct Place {
     filter_len: u32,
 }
 
-impl Place {
+impl Extent {
     /// Reads the partition, which must end with the separator that row `at` of `top` is.
     pub(super) fn read(
         &self,
@@ -115,7 +115,7 @@ impl Place {
 pub(super) struct Division {
     /// A row for each partition: its last separator.
     pub(super) top: BlockView,
-    pub(super) places: Vec<Place>,
+    pub(super) extents: Vec<Extent>,
     /// Data blocks of each partition but the last, which may have fewer.
     pub(super) blocks_each: usize,
     /// Data blocks of all.
@@ -131,7 +131,7 @@ impl Division {
         top_offset: u64,
         rows: u64,
     ) -> Result<Self, String> {
-        let mut places = Vec::with_capacity(top.rows());
+        let mut extents = Vec::with_capacity(top.rows());
         let (mut data, mut next, mut seen, mut blocks) = (0, data_end, 0_u64, 0);
         for at in 0..top.rows() {
             let row = TopRow::decode(top.value(at)).ok_or("a row that says nothing")?;
@@ -150,17 +150,17 @@ impl Division {
             blocks += usize::from(row.blocks);
             let (data_of, blocks) = (data..row.data_end, usize::from(row.blocks));
             let (rows, filter_len) = (row.rows, row.filter_len);
-            places.push(Place { data: data_of, rows, blocks, index, filter_len });
+            extents.push(Extent { data: data_of, rows, blocks, index, filter_len });
             data = row.data_end;
         }
         if (data, next, seen) != (data_end, top_offset, rows) {
             return Err("partitions, data blocks or rows are missing".to_owned());
         }
-        let blocks_each = places.first().map_or(0, |first| first.blocks);
-        let (last, others) = places.split_last().ok_or("no partitions")?;
-        if others.iter().any(|place| place.blocks != blocks_each) || last.blocks > blocks_each {
+        let blocks_each = extents.first().map_or(0, |first| first.blocks);
+        let (last, others) = extents.split_last().ok_or("no partitions")?;
+        if others.iter().any(|other| other.blocks != blocks_each) || last.blocks > blocks_each {
             return Err("partitions of different sizes".to_owned());
         }
-        Ok(Self { top, places, blocks_each, blocks })
+        Ok(Self { top, extents, blocks_each, blocks })
     }
 }

@@ -182,7 +182,10 @@ impl<'s> Tail<'s> {
         let sections = sections.ok_or_else(|| damaged("not made of whole items"))?;
         let top = sections.first().filter(|first| first.kind == BlockKind::TopIndex as u16);
         let mut end = top.map_or(footer.data_end, |top| top.handle.offset.max(footer.data_end));
-        for section in &sections {
+        for (at, section) in sections.iter().enumerate() {
+            if at > 0 && section.kind == BlockKind::TopIndex as u16 {
+                return Err(damaged("a top index that is not the first block"));
+            }
             let known = [BlockKind::Filter, BlockKind::Index, BlockKind::RangeDelete]
                 .into_iter()
                 .chain([BlockKind::Properties, BlockKind::TopIndex])

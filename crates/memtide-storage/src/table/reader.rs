@@ -9,57 +9,64 @@
 use std::path::{Path, PathBuf};
 
 use memtide_base::hash::key_hash;
-use memtide_base::ledger::{Account, Charge, Ledger};
-use memtide_base::sync::{Arc, Glance};
+use memtide_base::ledger::{Account, Charge};
+use memtide_base::sync::{Arc, Glance, OnceLock};
 use memtide_base::{Error, Kind, RangeTombstones, Result, SeqNo, Slice};
 use memtide_env::ReadFile;
 
 use super::cursor::TableCursor;
 use super::format::{Child, Footer};
-use super::partition::{Division, Partition, Place};
+use super::partition::{Division, Extent, Partition};
 use super::parts::{Directory, Parts};
 use super::properties::Properties;
 use super::verify;
 use crate::block::BlockView;
-use crate::cache::{BlockCache, Shelf};
+use crate::budget::Budget;
+use crate::cache::Shelf;
 use crate::filter::Filter;
 use crate::identity::FileIdentity;
 use crate::opened::{MayBeOpen, Openable, Opened};
 use crate::source::Source;
 
-/// Eighths of the memory budget above which open tables take too much. Bytes that lead to blocks save more reads than
-/// cached blocks do, so it is more than the cache may count on.
-const EIGHTHS: u64 = 3;
+/// What an open partition takes beside itself: its places in the queues of partitions and of the cache.
+const BESIDE: usize = 160;
 
 /// What all open tables of a database have in common.
-#[derive(Debug)]
 pub struct TableShared {
     /// The seed of the hashes that [`Table::get`] is given; a table whose filters were built under another seed answers
     /// right, at the price of a second hash.
     pub hash_seed: u64,
-    /// Where their data blocks are kept.
-    pub cache: Arc<BlockCache>,
-    /// Where what they hold is charged.
-    pub ledger: Arc<Ledger>,
-    partitions: Opened<PlaceOfPartition>,
+    /// What they may take, and where their data blocks are kept.
+    pub budget: Arc<Budget>,
+    partitions: Opened<PartitionMeta>,
+    /// Closes tables as long as memory is short.
+    close_tables: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl TableShared {
     /// For tables that were not opened yet.
     #[must_use]
-    pub fn new(hash_seed: u64, cache: Arc<BlockCache>, ledger: Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { hash_seed, cache, ledger, partitions: Opened::default() })
+    pub fn new(hash_seed: u64, budget: Arc<Budget>) -> Arc<Self> {
+        let (partitions, close_tables) = (Opened::default(), OnceLock::new());
+        Arc::new(Self { hash_seed, budget, partitions, close_tables })
     }
 
-    /// Whether open tables take too much memory.
-    #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.ledger.held(Account::Tables) > self.ledger.budget() / 8 * EIGHTHS
+    /// Names what closes tables that are not used as long as memory is [short](Budget::is_short); asked for when a
+    /// partition is wanted and giving up others did not help. Only the first one named counts.
+    pub fn on_short(&self, close_tables: impl Fn() + Send + Sync + 'static) {
+        let _named_before = self.close_tables.set(Box::new(close_tables));
     }
 
-    /// Gives up partitions as long as open tables take too much memory.
+    /// Gives up partitions as long as memory is short, and has the cache fit what is left.
     pub fn make_room(&self) {
-        self.partitions.close_surplus(|open| open > 0 && self.is_short());
+        self.partitions.close_surplus(|open| open > 0 && self.budget.is_short());
+        self.budget.fit_cache();
+    }
+}
+
+impl std::fmt::Debug for TableShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableShared").field("budget", &self.budget).finish_non_exhaustive()
     }
 }
 
@@ -94,6 +101,24 @@ impl Near {
     }
 }
 
+/// The partition that a cursor stands in: it asks for each one once, and nobody takes it away meanwhile.
+#[derive(Debug)]
+pub(super) struct Held {
+    open: Option<(usize, Arc<OpenPartition>)>,
+    /// If not, partitions that are not in memory are read for the cursor alone and do not push out others.
+    will_ask_again: bool,
+}
+
+impl Held {
+    pub(super) fn for_more() -> Self {
+        Self { open: None, will_ask_again: true }
+    }
+
+    pub(super) fn for_once() -> Self {
+        Self { open: None, will_ask_again: false }
+    }
+}
+
 /// An immutable sorted file of entries, open for reading.
 pub struct Table {
     source: Source,
@@ -121,7 +146,7 @@ enum Leads {
 struct Divided {
     /// A row for each partition.
     top: BlockView,
-    partitions: Box<[Arc<PlaceOfPartition>]>,
+    partitions: Box<[Arc<PartitionMeta>]>,
     /// Data blocks of each but the last.
     blocks_each: usize,
     blocks: usize,
@@ -135,26 +160,26 @@ struct OpenPartition {
     charge: Charge,
 }
 
-/// A partition that may be in memory.
+/// What is known of a partition, which may be in memory.
 #[derive(Debug)]
-struct PlaceOfPartition {
-    place: Place,
+struct PartitionMeta {
+    extent: Extent,
     open: MayBeOpen<OpenPartition>,
 }
 
-impl Openable for PlaceOfPartition {
+impl Openable for PartitionMeta {
     type Open = OpenPartition;
 
-    fn place(&self) -> &MayBeOpen<OpenPartition> {
+    fn slot(&self) -> &MayBeOpen<OpenPartition> {
         &self.open
     }
 }
 
 impl OpenPartition {
     fn new(partition: Partition, shared: &TableShared) -> Self {
-        let shelf = shared.cache.shelf(partition.index.rows());
-        let mut charge = shared.ledger.empty_charge(Account::Tables);
-        let held = partition.heap_bytes() + shelf.heap_bytes() + size_of::<Self>();
+        let shelf = shared.budget.cache.shelf(partition.index.rows());
+        let mut charge = shared.budget.ledger.empty_charge(Account::Tables);
+        let held = partition.heap_bytes() + shelf.heap_bytes() + size_of::<Self>() + BESIDE;
         charge.grow_unchecked(held as u64);
         Self { partition, shelf, charge }
     }
@@ -177,10 +202,11 @@ impl Table {
         let source = Source { file, name };
         let Parts { footer, properties, directory, tombstones } =
             Parts::read(&source, expected, size)?;
-        let mut charge = shared.ledger.empty_charge(Account::Tables);
+        let mut charge = shared.budget.ledger.empty_charge(Account::Tables);
         let mut held = properties.heap_bytes() + tombstones.heap_bytes() + size_of::<Self>();
         let leads = match directory {
             Some(Directory::Whole(partition)) => {
+                held -= size_of::<OpenPartition>(); // It says so itself.
                 Some(Leads::Whole(OpenPartition::new(partition, shared)))
             }
             Some(Directory::Divided(division)) => {
@@ -210,8 +236,8 @@ impl Table {
     /// The newest version of `key` with `seq < below`, range tombstones not applied. `hash` is the
     /// key's hash under the seed that tables here share.
     ///
-    /// Without a hit in the cache it costs one read, and one more if its partition has to be read; if the filter says
-    /// no, nothing more at all.
+    /// Without a hit in the cache it costs one read, none if the filter says no; in a divided table one more if the
+    /// partition has to be read, and again for a key whose versions go on in the next one.
     ///
     /// # Errors
     /// A data block or partition cannot be read or is damaged.
@@ -333,7 +359,7 @@ impl Table {
             None => 0,
             Some(Leads::Whole(whole)) => whole.charge.bytes(),
             Some(Leads::Divided(divided)) => {
-                let open = divided.partitions.iter().filter_map(|place| place.open.glance());
+                let open = divided.partitions.iter().filter_map(|meta| meta.open.peek());
                 open.map(|partition| partition.charge.bytes()).sum()
             }
         };
@@ -398,32 +424,42 @@ impl Table {
     }
 
     /// Whether `key` is the separator of data block `at`, so that its versions may go on in the next.
-    pub(super) fn is_separator(&self, at: usize, key: &[u8]) -> Result<bool> {
-        self.in_partition(at, |open, at| Ok(open.partition.index.key_is(at, key)))
+    pub(super) fn is_separator(&self, held: &mut Held, at: usize, key: &[u8]) -> Result<bool> {
+        self.in_partition(held, at, |open, at| Ok(open.partition.index.key_is(at, key)))
     }
 
     /// Where data block `at` lies.
-    pub(super) fn child(&self, at: usize) -> Result<Child> {
-        self.in_partition(at, |open, at| Ok(open.partition.child(at)))
+    pub(super) fn child(&self, held: &mut Held, at: usize) -> Result<Child> {
+        self.in_partition(held, at, |open, at| Ok(open.partition.child(at)))
     }
 
     /// Data block `at`, from the cache or the file.
-    pub(super) fn block(&self, at: usize) -> Result<Arc<BlockView>> {
-        self.in_partition(at, |open, at| self.block_in(open, at)).map(Glance::keep)
+    pub(super) fn block(&self, held: &mut Held, at: usize) -> Result<Arc<BlockView>> {
+        self.in_partition(held, at, |open, at| self.block_in(open, at)).map(Glance::keep)
     }
 
     /// Calls `with` with the partition that leads to data block `at`, and the block's number in it.
     #[inline]
     fn in_partition<T>(
         &self,
+        held: &mut Held,
         at: usize,
         with: impl FnOnce(&OpenPartition, usize) -> Result<T>,
     ) -> Result<T> {
         match self.leads.as_ref().expect("a table without data blocks is asked for none") {
             Leads::Whole(whole) => with(whole, at),
             Leads::Divided(divided) => {
-                let partition = self.partition(divided, at / divided.blocks_each)?;
-                with(&partition, at % divided.blocks_each)
+                let number = at / divided.blocks_each;
+                let open = match held.open.take().filter(|(held, _)| *held == number) {
+                    Some((_, open)) => open,
+                    None if held.will_ask_again => self.partition(divided, number)?.keep(),
+                    None => match divided.partitions[number].open.peek() {
+                        Some(open) => open,
+                        None => Arc::new(self.read_partition(divided, number)?),
+                    },
+                };
+                let (_, open) = held.open.insert((number, open));
+                with(open, at % divided.blocks_each)
             }
         }
     }
@@ -431,23 +467,31 @@ impl Table {
     /// Partition `at`, read if need be; others are given up for it.
     #[inline]
     fn partition(&self, divided: &Divided, at: usize) -> Result<Glance<OpenPartition>> {
-        let place = &divided.partitions[at];
-        match place.open.glance() {
+        match divided.partitions[at].open.glance() {
             Some(open) => Ok(open),
-            None => self.read_partition(divided, at),
+            None => self.open_partition(divided, at),
         }
     }
 
     #[cold]
-    fn read_partition(&self, divided: &Divided, at: usize) -> Result<Glance<OpenPartition>> {
-        let shared = &self.shared;
-        let read = || {
-            let place = &divided.partitions[at].place;
-            let partition = place.read(&self.source, self.file_salt, &divided.top, at)?;
-            Ok(Arc::new(OpenPartition::new(partition, shared)))
-        };
-        let is_short = |open| open > 0 && shared.is_short();
-        shared.partitions.get(&divided.partitions[at], read, is_short).map(Glance::at)
+    fn open_partition(&self, divided: &Divided, at: usize) -> Result<Glance<OpenPartition>> {
+        let (shared, budget) = (&self.shared, &self.shared.budget);
+        let read = || self.read_partition(divided, at).map(Arc::new);
+        let is_short = |open| open > 0 && budget.is_short();
+        let open = shared.partitions.get(&divided.partitions[at], read, is_short)?;
+        if budget.is_short()
+            && let Some(close_tables) = shared.close_tables.get()
+        {
+            close_tables();
+        }
+        budget.fit_cache();
+        Ok(Glance::at(open))
+    }
+
+    fn read_partition(&self, divided: &Divided, at: usize) -> Result<OpenPartition> {
+        let extent = &divided.partitions[at].extent;
+        let partition = extent.read(&self.source, self.file_salt, &divided.top, at)?;
+        Ok(OpenPartition::new(partition, &self.shared))
     }
 
     /// Data block `at` of a partition.
@@ -473,7 +517,12 @@ impl Table {
     pub(super) fn read_data(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> Result<()> {
         let left = self.data_end.saturating_sub(offset);
         into.resize(usize::try_from(left).unwrap_or(len).min(len), 0);
-        self.source.read(into, offset)
+        self.source.read(into, offset).inspect_err(|_| into.clear())
+    }
+
+    /// Where what the table takes is charged.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 
     /// The data block of `child`, made of its bytes.
@@ -493,21 +542,22 @@ impl Table {
 
     /// The error for a data block whose rows do not follow those of the block before.
     pub(super) fn out_of_order(&self, at: usize) -> Error {
-        let offset = self.child(at).map_or(0, |child| child.handle.offset);
+        let child = self.child(&mut Held::for_once(), at);
+        let offset = child.map_or(0, |child| child.handle.offset);
         self.source.damaged("data block", offset, "rows out of order across blocks")
     }
 }
 
 impl Divided {
     fn new(division: Division) -> Self {
-        let Division { top, places, blocks_each, blocks } = division;
-        let place = |place| Arc::new(PlaceOfPartition { place, open: MayBeOpen::default() });
-        Self { top, partitions: places.into_iter().map(place).collect(), blocks_each, blocks }
+        let Division { top, extents, blocks_each, blocks } = division;
+        let meta = |extent| Arc::new(PartitionMeta { extent, open: MayBeOpen::default() });
+        Self { top, partitions: extents.into_iter().map(meta).collect(), blocks_each, blocks }
     }
 
     fn heap_bytes(&self) -> usize {
         // The two counts of an `Arc` are behind it.
-        let each = size_of::<PlaceOfPartition>() + size_of::<[usize; 3]>();
+        let each = size_of::<PartitionMeta>() + size_of::<[usize; 3]>();
         self.top.heap_bytes() + self.partitions.len() * each
     }
 }

@@ -3,14 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use memtide_base::ledger::Ledger;
 use memtide_base::range_tombstone::Fragment;
 use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{Entry, Kind, RangeTombstones, Result, SeqNo};
-use memtide_env::{ReadFile, WriteFile};
+use memtide_env::{Heap, ReadFile, WriteFile};
 
 use super::{Table, TableBuilder, TableOptions, TableShared, TableSummary};
-use crate::cache::BlockCache;
+use crate::budget::Budget;
 use crate::compress::Codec;
 use crate::identity::FileIdentity;
 
@@ -108,18 +107,17 @@ pub(super) fn build(
 }
 
 pub(super) fn open(file: &MemoryFile, expected: FileIdentity) -> Result<Arc<Table>> {
-    open_with(file, expected, HASH_SEED, &BlockCache::new(1 << 20), &Ledger::unlimited())
+    open_with(file, expected, HASH_SEED, &Budget::new(u64::MAX, 1 << 20, Heap::Simulated))
 }
 
 pub(super) fn open_with(
     file: &MemoryFile,
     expected: FileIdentity,
     hash_seed: u64,
-    cache: &Arc<BlockCache>,
-    ledger: &Arc<Ledger>,
+    budget: &Arc<Budget>,
 ) -> Result<Arc<Table>> {
     let size = file.bytes().len() as u64;
     let name = PathBuf::from("sst/c.sst");
-    let shared = TableShared::new(hash_seed, Arc::clone(cache), Arc::clone(ledger));
+    let shared = TableShared::new(hash_seed, Arc::clone(budget));
     Table::open(Arc::new(file.clone()), name, expected, size, &shared)
 }

@@ -7,22 +7,24 @@ use std::path::PathBuf;
 use memtide_base::checksum::xxh3_64;
 use memtide_base::hash::key_hash;
 use memtide_base::key::{KEY_LEN_MAX, successor};
-use memtide_base::ledger::{Account, Ledger};
+use memtide_base::ledger::Account;
 use memtide_base::seqno::SEE_ALL;
-use memtide_base::sync::Arc;
+use memtide_base::sync::atomic::{AtomicU64, Ordering};
+use memtide_base::sync::{Arc, Mutex};
 use memtide_base::{
     Cursor, Entry, ErrorKind, Kind, RangeTombstone, RangeTombstones, SeqNo, Slice, Target, Upper,
 };
+use memtide_env::{Heap, ReadFile};
 use proptest::prelude::*;
 
 use super::format::Section;
-use super::partition::{Partition, Place};
+use super::partition::{Extent, Partition};
 use super::parts::{Directory, Parts};
 use super::testing::{HASH_SEED, IDENTITY, MemoryFile, Row, at, build, open, open_with, options};
-use super::{Table, TableBuilder, TableCursor, TableOptions};
+use super::{Table, TableBuilder, TableCursor, TableOptions, TableShared};
 use crate::blob::BlobHandle;
 use crate::block::trailer::{Handle, TRAILER_LEN};
-use crate::cache::BlockCache;
+use crate::budget::Budget;
 use crate::compress::Codec;
 use crate::source::Source;
 use crate::{FileIdentity, verify_file};
@@ -386,11 +388,11 @@ fn handles(file: &MemoryFile) -> Vec<Handle> {
     match parts.directory.as_ref().expect("there are rows") {
         Directory::Whole(partition) => data_blocks(partition),
         Directory::Divided(division) => {
-            for (at, place) in division.places.iter().enumerate() {
-                let partition = place.read(&source, salt, &division.top, at);
+            for (at, extent) in division.extents.iter().enumerate() {
+                let partition = extent.read(&source, salt, &division.top, at);
                 data_blocks(&partition.expect("as built"));
             }
-            handles.extend(division.places.iter().flat_map(Place::handles));
+            handles.extend(division.extents.iter().flat_map(Extent::handles));
         }
     }
     let metaindex = parts.footer.metaindex;
@@ -539,8 +541,7 @@ fn the_whole_file_checksum_finds_a_flip_and_a_wrong_length() {
 #[test]
 fn a_filter_of_another_seed_denies_no_key() {
     let (file, rows, _) = small_table(Codec::None);
-    let (cache, ledger) = (BlockCache::new(0), Ledger::unlimited());
-    let table = open_with(&file, IDENTITY, 5, &cache, &ledger).expect("as built");
+    let table = open_with(&file, IDENTITY, 5, &budget(u64::MAX)).expect("as built");
     for (key, ..) in &rows {
         assert!(table.get(key, key_hash(5, key), SEE_ALL).expect("undamaged").is_some());
     }
@@ -549,8 +550,9 @@ fn a_filter_of_another_seed_denies_no_key() {
 #[test]
 fn an_open_table_is_charged_for_what_it_holds_until_it_is_dropped() {
     let (file, rows, _) = small_table(Codec::None);
-    let (cache, ledger) = (BlockCache::new(1 << 20), Ledger::unlimited());
-    let table = open_with(&file, IDENTITY, HASH_SEED, &cache, &ledger).expect("as built");
+    let budget = budget(u64::MAX);
+    let (cache, ledger) = (&budget.cache, &budget.ledger);
+    let table = open_with(&file, IDENTITY, HASH_SEED, &budget).expect("as built");
     assert_eq!(ledger.held(Account::Tables), table.heap_bytes());
     assert!(table.heap_bytes() > 500);
     assert_eq!((cache.bytes(), cache.misses()), (0, 0), "opening reads no data block");
@@ -561,7 +563,12 @@ fn an_open_table_is_charged_for_what_it_holds_until_it_is_dropped() {
     }
     assert!(cache.bytes() > 0);
     drop(table);
-    assert_eq!((ledger.total(), cache.bytes()), (0, 0));
+    assert_eq!((ledger.held(Account::Tables), cache.bytes()), (0, 0));
+}
+
+/// A budget with a cache of up to 1 MiB.
+fn budget(bytes: u64) -> Arc<Budget> {
+    Budget::new(bytes, 1 << 20, Heap::Simulated)
 }
 
 #[test]
@@ -572,25 +579,96 @@ fn partitions_take_turns_in_a_memory_too_small_for_all() {
     let options = TableOptions { partition_blocks: 4, ..options(160, Codec::None) };
     let (file, _) = build(&rows, &RangeTombstones::default(), options);
     // What stays, and room for a few partitions.
-    let unlimited = Ledger::unlimited();
-    let table = open_with(&file, IDENTITY, HASH_SEED, &BlockCache::new(0), &unlimited);
-    let stays = table.expect("as built").heap_bytes();
+    let table = open_with(&file, IDENTITY, HASH_SEED, &budget(u64::MAX)).expect("as built");
+    let stays = table.heap_bytes();
     let most = stays + (8 << 10);
-    let ledger = Ledger::new(most / 3 * 8);
-    let cache = BlockCache::new(1 << 20);
-    let table = open_with(&file, IDENTITY, HASH_SEED, &cache, &ledger).expect("as built");
+    let budget = budget(most * 16 / 7);
+    let (cache, ledger) = (&budget.cache, &budget.ledger);
+    let table = open_with(&file, IDENTITY, HASH_SEED, &budget).expect("as built");
+    let hot: Vec<_> = rows.iter().step_by(2000).collect();
     for step in 0..8000_usize {
-        let (key, seq, ..) = &rows[step * 1237 % rows.len()];
+        let (key, seq, ..) =
+            if step % 2 == 0 { hot[step / 2 % 2] } else { &rows[step * 1237 % rows.len()] };
         let found = table.get(key, key_hash(HASH_SEED, key), SEE_ALL).expect("undamaged");
         assert_eq!(found.expect("present").seq, *seq);
         assert_eq!(ledger.held(Account::Tables), table.heap_bytes());
         assert!(table.heap_bytes() < most + (2 << 10), "{} of {most} B", table.heap_bytes());
+        assert!(cache.bytes() <= cache.capacity() && ledger.total() <= ledger.budget() + (2 << 10));
     }
     assert!(table.heap_bytes() > most - (2 << 10), "the room was not used");
     assert_eq!(collect(&mut table.cursor(SEE_ALL)), rows);
+    let (bytes, misses) = (cache.bytes(), cache.misses());
     assert_eq!(collect(&mut table.stream(SEE_ALL)), rows);
+    assert_eq!((cache.bytes(), cache.misses()), (bytes, misses), "a stream leaves the cache alone");
     drop(table);
-    assert_eq!((ledger.total(), cache.bytes()), (0, 0));
+    assert_eq!((ledger.held(Account::Tables), cache.bytes()), (0, 0));
+    assert_eq!(ledger.held(Account::Upkeep), 0);
+}
+
+/// A file that counts the bytes read from it.
+#[derive(Debug)]
+struct Counted(MemoryFile, AtomicU64);
+
+impl ReadFile for Counted {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+}
+
+#[test]
+fn a_cold_table_is_closed_for_partitions_that_are_used() {
+    let rows: Vec<Row> = (0..4000_u64)
+        .map(|key| (format!("{key:08}").into_bytes(), key + 1, Kind::Put, vec![b'v'; 20]))
+        .collect();
+    let (cold, _) = build(&rows, &RangeTombstones::default(), options(160, Codec::None));
+    let options = TableOptions { partition_blocks: 4, ..options(160, Codec::None) };
+    let (hot, _) = build(&rows, &RangeTombstones::default(), options);
+    let whole = open(&cold, IDENTITY).expect("as built").heap_bytes();
+    // Not both.
+    let budget = budget((whole + (10 << 10)) * 16 / 7);
+    let shared = TableShared::new(HASH_SEED, Arc::clone(&budget));
+    let open = |file: Arc<dyn ReadFile>| {
+        let (size, name) = (file.len().expect("in memory"), PathBuf::from("sst/c.sst"));
+        Table::open(file, name, IDENTITY, size, &shared).expect("as built")
+    };
+    let cold = Arc::new(Mutex::new(Some(open(Arc::new(cold)))));
+    let of_store = Arc::clone(&cold);
+    shared.on_short(move || drop(of_store.lock().take()));
+    let file = Arc::new(Counted(hot, AtomicU64::new(0)));
+    let hot = open(file.clone());
+    assert!(hot.heap_bytes() > 10 << 10, "else both have room");
+    let gets = || {
+        let before = file.1.load(Ordering::Relaxed);
+        for (key, ..) in rows.iter().step_by(200) {
+            let found = hot.get(key, key_hash(HASH_SEED, key), SEE_ALL).expect("undamaged");
+            assert!(found.is_some());
+        }
+        file.1.load(Ordering::Relaxed) - before
+    };
+    gets();
+    assert_eq!(gets(), 0, "what was read is kept");
+    assert!(cold.lock().is_none() && !budget.is_short());
+}
+
+#[test]
+fn a_table_ends_before_its_top_index_is_full() {
+    let options = TableOptions { partition_blocks: 2, ..options(160, Codec::None) };
+    let name = PathBuf::from("sst/c.sst");
+    let mut builder = TableBuilder::new(Box::new(MemoryFile::default()), name, IDENTITY, options);
+    let mut count = 0_u32;
+    while !builder.should_finish() {
+        let mut key = vec![b'k'; 60_000];
+        key.extend_from_slice(&count.to_be_bytes());
+        builder.add(Entry { key: &key, seq: 1, kind: Kind::Put, value: b"" }).expect("fits");
+        count += 1;
+        assert!(count < 2000, "nothing ends the table");
+    }
+    builder.finish().expect("there was room for the rest");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Reads a table from end to end and believes nothing.
 //!
-//! The cache is passed by: what is checked is the file as it is now. Memory is one data block at a time
-//! beside the parts an open table has.
+//! The cache is passed by: what is checked is the file as it is now. Memory is one data block and one partition at a
+//! time beside the parts an open table has.
 
 use memtide_base::hash::key_hash;
 use memtide_base::{Kind, Result, SeqNo, Upper};
@@ -23,8 +23,8 @@ pub(super) fn verify(source: &Source, expected: FileIdentity, size: u64) -> Resu
         None => {}
         Some(Directory::Whole(partition)) => seen.partition(source, salt, partition)?,
         Some(Directory::Divided(division)) => {
-            for (at, place) in division.places.iter().enumerate() {
-                let partition = place.read(source, salt, &division.top, at)?;
+            for (at, extent) in division.extents.iter().enumerate() {
+                let partition = extent.read(source, salt, &division.top, at)?;
                 seen.partition(source, salt, &partition)?;
             }
         }

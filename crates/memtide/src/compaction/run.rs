@@ -111,6 +111,7 @@ impl Merge {
             drop(replaced);
             engine.bury();
             engine.freed.notify();
+            engine.budget.give_back();
             let Some(end) = end else {
                 progress.finish();
                 return Ok(());

@@ -57,7 +57,7 @@ impl BlobMeta {
 impl Openable for BlobMeta {
     type Open = BlobFile;
 
-    fn place(&self) -> &MayBeOpen<BlobFile> {
+    fn slot(&self) -> &MayBeOpen<BlobFile> {
         &self.file
     }
 }

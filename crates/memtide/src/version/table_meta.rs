@@ -63,7 +63,8 @@ pub(crate) struct TableMeta {
 impl TableMeta {
     /// About the bytes that its index, filter and cache slots take in memory, with data blocks of so many bytes.
     pub(crate) fn lead_bytes(&self, block_size: usize, filter_bits: u32) -> u64 {
-        self.size / block_size as u64 * BYTES_PER_BLOCK + self.keys * u64::from(filter_bits) / 8
+        let index = self.weight() / block_size as u64 * BYTES_PER_BLOCK;
+        index.saturating_add(self.keys.saturating_mul(filter_bits.into()) / 8)
     }
 
     pub(crate) fn new(
@@ -168,7 +169,7 @@ impl TableMeta {
 impl Openable for TableMeta {
     type Open = Table;
 
-    fn place(&self) -> &MayBeOpen<Table> {
+    fn slot(&self) -> &MayBeOpen<Table> {
         &self.file
     }
 }
