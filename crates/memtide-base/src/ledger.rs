@@ -90,10 +90,8 @@ impl Ledger {
     /// Whether so many bytes were given back since this was last so that as much may lie idle in the heap.
     #[must_use]
     pub fn take_idle(&self, bytes: u64) -> bool {
-        let idle = self.idle.load(Ordering::Relaxed);
         // One of those who ask at once takes them.
-        let take = || self.idle.compare_exchange(idle, 0, Ordering::Relaxed, Ordering::Relaxed);
-        idle >= bytes && take().is_ok()
+        self.idle.load(Ordering::Relaxed) >= bytes && self.idle.swap(0, Ordering::Relaxed) >= bytes
     }
 
     /// Lends `bytes`, or `None` if the budget does not allow it.

@@ -4,13 +4,13 @@
 //! The crate calls one function of the C library here. It takes no pointer and gives none back, so nothing can refer
 //! to what it changes: pages that hold no allocated byte.
 
-/// Whose heap there is.
+/// Whether freed memory goes back to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heap {
-    /// The process's own.
+    /// It does, where the C library can.
     System,
-    /// None that could give anything back: a simulated world's.
-    Simulated,
+    /// It gives nothing back: in a simulated world, or for a moment.
+    Kept,
 }
 
 impl Heap {

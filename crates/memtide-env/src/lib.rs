@@ -12,7 +12,10 @@
 
 pub mod clock;
 pub mod executor;
-#[expect(unsafe_code, reason = "one call of the C library; the header argues it")]
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu", not(miri)),
+    expect(unsafe_code, reason = "one call of the C library; the header argues it")
+)]
 pub mod heap;
 pub mod random;
 #[cfg(any(test, feature = "simulation"))]

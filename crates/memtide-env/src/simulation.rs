@@ -38,7 +38,7 @@ impl Simulation {
             clock: Arc::<ManualClock>::clone(&clock),
             executor: Arc::<StepExecutor>::clone(&steps),
             random: Arc::new(Random::from_seed(seed)),
-            heap: Heap::Simulated,
+            heap: Heap::Kept,
         };
         Self { env, vfs, clock, steps }
     }

@@ -876,6 +876,22 @@ mod tests {
 
     /// Not a race but all of them: every read runs between every two stores of every insert.
     #[test]
+    fn a_key_is_behind_the_last_leaf_only_if_it_is_above_all_of_it() {
+        let bed = Bed::new(b"", &[10, 20, 30]);
+        let mut looks = 0;
+        let mut between = || {
+            for number in [5, 15, 25] {
+                let key = bed.key(number);
+                let found = bed.leaves.last_before(&bed.arena, &LookupKey::new(&key, 0));
+                assert!(found.is_none(), "{number} is below 30");
+            }
+            looks += 1;
+        };
+        bed.put(17, 17, &mut between);
+        assert!(looks > 0, "nobody looked while slots moved");
+    }
+
+    #[test]
     fn readers_see_all_that_was_there_between_any_two_stores_of_an_insert() {
         let counts: &[u64] = if cfg!(miri) { &[9] } else { &[1, 2, 7, 8, 9, 12, 16, 17, 20] };
         for prefix in [&b""[..], b"all heads are equal"] {

@@ -7,8 +7,9 @@
 //! Memtables are refused what is beyond their share. Open tables and the work of flushes and compactions cannot be
 //! refused: the cache gives way to them, down to a sixteenth of the budget, and beyond that partitions of tables are
 //! given up and tables closed. The cache is fitted whenever they have become more or fewer. So all accounts together
-//! are within the budget, but for a moment before that, where one table and upkeep alone take nearly half of it (many
-//! range tombstones), and during a replay, which takes what the log holds.
+//! are within the budget, but for a moment before that, where upkeep alone takes much of the half that is not for
+//! memtables (budgets of less than some MiB, many range tombstones), and during a replay, which takes what the log
+//! holds.
 //!
 //! What is freed stays in the heap of the thread that had allocated it, and another thread allocates elsewhere. So
 //! whoever frees much has the system take back what lies idle, once a part of the budget was freed.
@@ -21,6 +22,9 @@ use crate::cache::BlockCache;
 
 /// The part of the budget that the cache keeps whatever others take.
 const CACHE_MIN: u64 = 16;
+/// The part of the budget that open tables keep whatever upkeep takes: where upkeep needs more than there is, closing
+/// them would not end, and every read would open them again.
+const TABLES_MIN: u64 = 8;
 /// The part of the budget that may lie idle.
 const IDLE_MAX: u64 = 16;
 
@@ -68,12 +72,13 @@ impl Budget {
         }
     }
 
-    /// Whether tables and upkeep take what the cache must keep.
+    /// Whether tables take more than upkeep leaves them beside what the cache must keep.
     #[must_use]
     pub fn is_short(&self) -> bool {
         let ledger = &self.ledger;
         let left = ledger.budget() - ledger.memtable_share() - ledger.budget() / CACHE_MIN;
-        ledger.held(Account::Tables) + ledger.held(Account::Upkeep) > left
+        let left = left.saturating_sub(ledger.held(Account::Upkeep));
+        ledger.held(Account::Tables) > left.max(ledger.budget() / TABLES_MIN)
     }
 
     /// Bytes that are in use, the cache counted by its blocks.
@@ -84,8 +89,10 @@ impl Budget {
         others.into_iter().map(held).sum::<u64>() + self.cache.bytes()
     }
 
-    /// Has the system take back what lies idle, if it may be much. Whoever has freed memory calls this.
+    /// Has the cache take what was freed, and the system what lies idle if it may be much. Whoever has freed memory
+    /// calls this.
     pub fn give_back(&self) {
+        self.fit_cache();
         if self.ledger.take_idle(self.ledger.budget() / IDLE_MAX) {
             self.heap.give_back();
         }

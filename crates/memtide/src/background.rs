@@ -38,7 +38,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
             .submit(Box::new(Watched { job, engine: weak() }))
             .map_err(|error| Error::io("start a thread for", name, error))
     };
-    let flush = submit(Box::new(FlushJob { engine: weak(), sealed_at_rest: false }))?;
+    let flush = submit(Box::new(FlushJob { engine: weak(), sealed_at_rest: false, last: 0 }))?;
     engine.jobs.lock().flush = Some(flush);
     let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
@@ -102,6 +102,8 @@ struct FlushJob {
     engine: Weak<Engine>,
     /// Whether the last one was.
     sealed_at_rest: bool,
+    /// The keyspace that was flushed last: those behind it come first, so that none waits for ever.
+    last: u32,
 }
 
 impl Job for FlushJob {
@@ -118,10 +120,12 @@ impl Job for FlushJob {
         let seal_at_rest = || write::seal_at_rest_if_pressed(&engine);
         let at_rest = if self.sealed_at_rest { None } else { seal_at_rest() };
         self.sealed_at_rest = at_rest.is_some();
-        let Some(keyspace) = at_rest.or_else(|| due(&engine)).or_else(seal_at_rest) else {
+        let Some(keyspace) = at_rest.or_else(|| due(&engine, self.last)).or_else(seal_at_rest)
+        else {
             engine.pace.flushes.lock().rest(engine.env.clock.now());
             return Step::Park(None);
         };
+        self.last = keyspace.id;
         engine.pace.flushes.lock().begin(engine.env.clock.now());
         // There may be more to do than this one.
         engine.flush_work.store(true, Ordering::Release);
@@ -146,9 +150,9 @@ impl Job for FlushJob {
     }
 }
 
-/// The keyspace to flush next.
-fn due(engine: &Engine) -> Option<Arc<KeyspaceState>> {
-    let keyspaces = engine.all_keyspaces();
+/// The keyspace to flush next, after the one with the id `last`.
+fn due(engine: &Engine, last: u32) -> Option<Arc<KeyspaceState>> {
+    let keyspaces = from_behind(engine, last);
     let wanted = keyspaces
         .iter()
         .find(|keyspace| keyspace.is_flush_wanted() || write::flush_is_due(engine, keyspace));

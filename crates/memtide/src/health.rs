@@ -45,8 +45,9 @@ impl HealthState {
         if self.now.guard().state == HEALTHY {
             let reason = Some(format!("{error:?}"));
             self.now.store(Arc::new(Health { state: READ_ONLY, reason }));
-            self.stopped.store(true, Ordering::Release);
         }
+        // Also by who was not the first, whose store may still be to come: nothing is written once this returns.
+        self.stopped.store(true, Ordering::Release);
     }
 
     /// # Errors

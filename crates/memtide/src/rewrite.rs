@@ -115,6 +115,11 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
+/// The part of the memory budget that index and filter of a table may take while it is written, and what they always
+/// may.
+const LEADS_SHARE: u64 = 16;
+const LEADS_MIN: u64 = 64 << 10;
+
 /// Whether tables are divided into partitions. No more tables are looked at than it takes to know.
 fn divides(engine: &Engine) -> bool {
     let settings = &engine.settings;
@@ -277,17 +282,19 @@ impl Outputs<'_> {
         Ok(())
     }
 
-    /// Ends the table before `key` if it is large enough, or lies over so much that merging it with that would be
-    /// a large merge (as LevelDB does).
+    /// Ends the table before `key` if it is large enough, takes much memory while it is written, or lies over so much
+    /// that merging it with that would be a large merge (as LevelDB does).
     fn cut_if_full(&mut self, key: &[u8], table_size: u64) -> Result<()> {
         while let Some(passed) = self.under.pop_if(|next| next.smallest.as_slice() <= key) {
             self.overlap += if self.open.is_some() { passed.size } else { 0 };
         }
         let wide = self.overlap > table_size.saturating_mul(UNDER_MAX);
+        let leads_max = (self.engine.ledger.budget() / LEADS_SHARE).max(LEADS_MIN);
         let full = self.open.as_ref().is_some_and(|(_, builder)| {
             let bytes = builder.estimated_bytes();
             let wide = wide && bytes >= table_size / SMALL;
-            wide || bytes >= table_size || builder.should_finish()
+            let dear = builder.lead_bytes() > leads_max;
+            wide || dear || bytes >= table_size || builder.should_finish()
         });
         if full { self.finish(Some(key)) } else { Ok(()) }
     }
@@ -306,10 +313,10 @@ impl Outputs<'_> {
         (self.written)(more + std::mem::take(&mut self.apart))
     }
 
-    /// Charges what the present table takes, and has the cache give way.
+    /// Charges what the present table takes; cache and tables give way.
     fn charge_builder(&mut self) {
         let taken = self.open.as_ref().map_or(0, |(_, builder)| builder.heap_bytes());
-        let (charged, budget) = (self.charge.bytes(), &self.engine.budget);
+        let charged = self.charge.bytes();
         if taken.abs_diff(charged) < STRIDE as u64 && taken != 0 {
             return;
         }
@@ -318,7 +325,7 @@ impl Outputs<'_> {
         } else {
             self.charge.shrink(charged - taken);
         }
-        budget.fit_cache();
+        self.engine.tables.make_room();
     }
 
     fn builder(&mut self) -> Result<&mut TableBuilder> {

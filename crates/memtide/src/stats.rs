@@ -144,7 +144,6 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
     Stats {
         keyspaces: engine.all_keyspaces().iter().map(keyspace_stats).collect(),
         memory_budget: engine.ledger.budget(),
-        // The cache's share is reserved as a whole; what it uses of it is what counts here.
         memory_used: engine.budget.used(),
         cache_bytes: cache.bytes(),
         cache_hits: cache.hits(),

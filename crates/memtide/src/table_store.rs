@@ -61,6 +61,14 @@ impl TableStore {
         }
     }
 
+    /// Has partitions, tables and cache give way to what others need.
+    pub(crate) fn make_room(&self) {
+        let budget = &self.shared.budget;
+        self.shared.make_room();
+        self.opened.close_surplus(|open| open > 1 && budget.is_short());
+        budget.fit_cache();
+    }
+
     fn open_file(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
         let open = || {
             let name = files::table_name(meta.number);
@@ -78,7 +86,6 @@ impl TableStore {
         let are_many = |open| open >= OPEN_TABLES_MAX || (open > 0 && budget.is_short());
         let open = self.opened.get(meta, open, are_many);
         budget.fit_cache();
-        budget.give_back();
         open
     }
 }

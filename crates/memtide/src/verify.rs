@@ -168,7 +168,7 @@ fn verify_table(
     let file = open(vfs, layout, what, &name)?;
     verify_file(what, Arc::clone(&file), name.clone(), meta.size, meta.checksum)?;
     let identity = FileIdentity { db_uuid, number: meta.number, keyspace: meta.keyspace };
-    let shared = TableShared::new(0, Budget::new(u64::MAX, 0, Heap::Simulated));
+    let shared = TableShared::new(0, Budget::new(u64::MAX, 0, Heap::Kept));
     let table = Table::open(file, name.clone(), identity, meta.size, &shared)?;
     table.verify()?;
     if table.properties().blobs != meta.blobs {

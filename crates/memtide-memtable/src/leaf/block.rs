@@ -285,11 +285,12 @@ impl<'a, const SLOTS: u32, const LANES: u32> Block<'a, SLOTS, LANES> {
         by_head.then_with(|| self.arena.key(self.slot(RECORD, 0)).cmp(k.key))
     }
 
-    /// Whether the head of `k` is above that of the last slot. While others write, the head may be that of another key
-    /// that is or was in the block, so `k` belongs here or behind all the same.
+    /// Whether the head of `k` is above that of the last slot; not while slots move. If they begin to while this looks,
+    /// the head is that of another key that is or was in the block, so `k` belongs here or behind all the same.
     #[inline]
     pub(crate) fn is_below(self, k: &LookupKey<'_>) -> bool {
-        let last = self.count().checked_sub(1);
+        let state = self.state();
+        let last = state.count().checked_sub(1).filter(|_| !state.is_moving());
         last.is_some_and(|last| self.heads()[last].load(Ordering::Relaxed) < k.head)
     }
 

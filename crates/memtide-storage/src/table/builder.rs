@@ -12,7 +12,6 @@
 //! A table is durable when [`TableBuilder::finish`] returns; its name is not, until the caller has synced
 //! the directory. After any error the file is worth nothing and the caller removes it.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use memtide_base::hash::key_hash;
@@ -101,8 +100,8 @@ pub struct TableBuilder {
     /// Of the data blocks that are in no partition yet.
     index: BlockBuilder,
     partitions: Vec<BuiltPartition>,
-    /// Bytes of their indexes, and at most of the top index.
-    indexes_len: usize,
+    /// Bytes of their indexes and filters, and at most of the top index.
+    partitions_len: usize,
     top_len: usize,
     ranges: BlockBuilder,
     range_blocks: Vec<Vec<u8>>,
@@ -118,10 +117,10 @@ struct BuiltPartition {
     separator: Vec<u8>,
     data_end: u64,
     blocks: u16,
-    /// Rows and hashes of all partitions up to this one.
+    /// Rows of all partitions up to this one.
     rows: u64,
-    hashes: usize,
     index: Vec<u8>,
+    filter: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Default)]
@@ -172,7 +171,7 @@ impl TableBuilder {
             waiting: None,
             index: BlockBuilder::new(Role::Index),
             partitions: Vec::new(),
-            indexes_len: 0,
+            partitions_len: 0,
             top_len: 0,
             ranges: BlockBuilder::new(Role::RangeDelete),
             range_blocks: Vec::new(),
@@ -275,21 +274,27 @@ impl TableBuilder {
         let bits = self.options.filter_bits_per_key;
         let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
         let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
-        let indexes = self.index.len_max() + self.indexes_len + self.top_len;
+        let indexes = self.index.len_max() + self.partitions_len + self.top_len;
         let rest = self.data.len_max() + self.ranges.len_max() + indexes;
         self.blocks.out.offset() + (rest + filter + ranges + FOOTER_LEN) as u64
     }
 
-    /// About the bytes of memory that are taken, with what finishing takes: index and filter are built and copied.
+    /// About the bytes of memory that are taken, with what finishing takes.
     #[must_use]
     pub fn heap_bytes(&self) -> u64 {
-        let bits = self.options.filter_bits_per_key;
-        let hashes = self.hashes.capacity() * size_of::<u64>();
-        let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
+        let blocks = 2 * (self.data.len_max() + self.ranges.len_max());
         let ranges: usize = self.range_blocks.iter().map(Vec::len).sum();
-        let indexes = self.index.len_max() + self.indexes_len + self.top_len;
-        let copied = filter + indexes + self.data.len_max() + self.ranges.len_max();
-        (hashes + 2 * copied + ranges + self.blocks.out.heap_bytes()) as u64
+        self.lead_bytes() + (blocks + ranges + self.blocks.out.heap_bytes()) as u64
+    }
+
+    /// Those of index and filter, which grow with the table; the last ones are built and copied when it is finished.
+    #[must_use]
+    pub fn lead_bytes(&self) -> u64 {
+        let bits = self.options.filter_bits_per_key;
+        let filter = if bits == 0 { 0 } else { Filter::encoded_len(self.hashes.len(), bits) };
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        let last = hashes + 2 * (filter + self.index.len_max());
+        (last + self.partitions_len + 2 * self.top_len) as u64
     }
 
     /// Whether the index is so full that the table should be finished before the next user key: half
@@ -366,7 +371,8 @@ impl TableBuilder {
             let handle = self.write_partitions()?;
             sections.push(Section::new(BlockKind::TopIndex, handle));
         } else if !self.index.is_empty() {
-            if let Some(handle) = self.write_filter(0..self.hashes.len())? {
+            if let Some(filter) = self.filter() {
+                let handle = self.blocks.block(BlockKind::Filter, Codec::None, filter)?;
                 sections.push(Section::new(BlockKind::Filter, handle));
             }
             let mut payload = Vec::new();
@@ -388,24 +394,26 @@ impl TableBuilder {
         Ok(sections)
     }
 
-    /// The filter over some of the keys, if there are to be filters.
-    fn write_filter(&mut self, hashes: Range<usize>) -> Result<Option<Handle>> {
+    /// The filter over the keys that are in no partition yet, if there are to be filters.
+    fn filter(&self) -> Option<Vec<u8>> {
         let TableOptions { filter_bits_per_key: bits, hash_seed, .. } = self.options;
-        if bits == 0 {
-            return Ok(None);
-        }
-        let mut payload = Vec::new();
-        Filter::build(&self.hashes[hashes], bits, hash_seed).encode(&mut payload);
-        self.blocks.block(BlockKind::Filter, Codec::None, payload).map(Some)
+        (bits > 0).then(|| {
+            let mut payload = Vec::new();
+            Filter::build(&self.hashes, bits, hash_seed).encode(&mut payload);
+            payload
+        })
     }
 
     /// All partitions, and the top index behind them.
     fn write_partitions(&mut self) -> Result<Handle> {
         let mut top = BlockBuilder::new(Role::Index);
-        let (mut rows, mut hashes) = (0, 0);
+        let mut rows = 0;
         for partition in std::mem::take(&mut self.partitions) {
             let index = self.blocks.block(BlockKind::Index, self.options.codec, partition.index)?;
-            let filter = self.write_filter(hashes..partition.hashes)?;
+            let filter = partition.filter;
+            let filter = filter
+                .map(|filter| self.blocks.block(BlockKind::Filter, Codec::None, filter))
+                .transpose()?;
             let value = TopRow {
                 data_end: partition.data_end,
                 rows: partition.rows - rows,
@@ -419,7 +427,7 @@ impl TableBuilder {
                 return Err(Error::invalid_argument(what).with_hint("cut tables earlier"));
             }
             top.add(Entry { key: &key, seq: 0, kind: Kind::Put, value: &value });
-            (rows, hashes) = (partition.rows, partition.hashes);
+            rows = partition.rows;
         }
         let mut payload = Vec::new();
         top.finish(&mut payload);
@@ -431,15 +439,17 @@ impl TableBuilder {
         let blocks = u16::try_from(self.index.rows()).expect("a block bounds its rows");
         let mut index = Vec::new();
         self.index.finish(&mut index);
-        self.indexes_len += index.len();
+        let filter = self.filter();
+        self.hashes.clear();
+        self.partitions_len += index.len() + filter.as_ref().map_or(0, Vec::len);
         self.top_len += separator.len() + TOP_ROW_LEN;
         self.partitions.push(BuiltPartition {
             separator,
             data_end: self.blocks.out.offset(),
             blocks,
             rows: self.properties.rows,
-            hashes: self.hashes.len(),
             index,
+            filter,
         });
     }
 

@@ -275,14 +275,14 @@ impl TableCursor {
     fn seek_le(&mut self, key: &[u8]) -> Result<bool> {
         let Some(last) = self.table.blocks().checked_sub(1) else { return Ok(false) };
         // No key at or below `key` lies behind the first block whose separator is above it.
-        let block = self.table.first_above(key)?.min(last);
+        let block = self.table.first_above(&mut self.held, key)?.min(last);
         self.pin(block)?;
         let end = self.pinned().view().first_above(key);
         self.backward(end, false)
     }
 
     fn seek_ge(&mut self, key: &[u8]) -> Result<bool> {
-        let block = self.table.first_at_least(key)?;
+        let block = self.table.first_at_least(&mut self.held, key)?;
         if block == self.table.blocks() {
             return Ok(false);
         }

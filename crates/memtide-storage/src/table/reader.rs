@@ -398,17 +398,17 @@ impl Table {
     }
 
     /// The first data block whose separator is not below `key`; behind the last if there is none.
-    pub(super) fn first_at_least(&self, key: &[u8]) -> Result<usize> {
-        self.first_by(|index| index.first_at_least(key))
+    pub(super) fn first_at_least(&self, held: &mut Held, key: &[u8]) -> Result<usize> {
+        self.first_by(held, |index| index.first_at_least(key))
     }
 
     /// The first data block whose separator is above `key`; behind the last if there is none.
-    pub(super) fn first_above(&self, key: &[u8]) -> Result<usize> {
-        self.first_by(|index| index.first_above(key))
+    pub(super) fn first_above(&self, held: &mut Held, key: &[u8]) -> Result<usize> {
+        self.first_by(held, |index| index.first_above(key))
     }
 
     /// The data block that `search` finds, first in the top index and then in the index that leads there.
-    fn first_by(&self, search: impl Fn(&BlockView) -> usize) -> Result<usize> {
+    fn first_by(&self, held: &mut Held, search: impl Fn(&BlockView) -> usize) -> Result<usize> {
         match &self.leads {
             None => Ok(0),
             Some(Leads::Whole(whole)) => Ok(search(&whole.partition.index)),
@@ -417,8 +417,8 @@ impl Table {
                 if at == divided.partitions.len() {
                     return Ok(divided.blocks);
                 }
-                let inside = search(&self.partition(divided, at)?.partition.index);
-                Ok(at * divided.blocks_each + inside)
+                let first = at * divided.blocks_each;
+                self.in_partition(held, first, |open, _| Ok(first + search(&open.partition.index)))
             }
         }
     }

@@ -107,7 +107,7 @@ pub(super) fn build(
 }
 
 pub(super) fn open(file: &MemoryFile, expected: FileIdentity) -> Result<Arc<Table>> {
-    open_with(file, expected, HASH_SEED, &Budget::new(u64::MAX, 1 << 20, Heap::Simulated))
+    open_with(file, expected, HASH_SEED, &Budget::new(u64::MAX, 1 << 20, Heap::Kept))
 }
 
 pub(super) fn open_with(

@@ -68,7 +68,8 @@ pub struct Config {
     /// Compression of table blocks, but for those that are soon rewritten: in level 0, and in level 1 of a tree of
     /// three levels or more. Default LZ4 where built in.
     pub compression: Option<Codec>,
-    /// Block cache in bytes, part of the budget. Default a quarter of it.
+    /// Block cache in bytes at most, part of the budget and no more than half of it; it gives way to open tables and
+    /// upkeep, down to a sixteenth of the budget. Default a quarter of it.
     pub cache_size: Option<u64>,
     /// Layout of tables and the tree.
     pub tree: TreeConfig,
