@@ -25,8 +25,8 @@ const CACHE_MIN: u64 = 16;
 /// The part of the budget that open tables keep whatever upkeep takes: where upkeep needs more than there is, closing
 /// them would not end, and every read would open them again.
 const TABLES_MIN: u64 = 8;
-/// The part of the budget that may lie idle.
-const IDLE_MAX: u64 = 16;
+/// The part of the budget that may lie idle even if the rest is in use.
+const IDLE_MIN: u64 = 16;
 
 /// A database's memory, and who gets how much of it.
 #[derive(Debug)]
@@ -93,7 +93,9 @@ impl Budget {
     /// calls this.
     pub fn give_back(&self) {
         self.fit_cache();
-        if self.ledger.take_idle(self.ledger.budget() / IDLE_MAX) {
+        let budget = self.ledger.budget();
+        let room = budget.saturating_sub(self.used());
+        if self.ledger.take_idle(room.max(budget / IDLE_MIN)) {
             self.heap.give_back();
         }
     }

@@ -375,6 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn a_keyspace_that_is_always_due_keeps_no_other_from_a_flush() {
+        let sim = Simulation::new(1);
+        let config = Config { flush_target: Some(1), ..Config::default() };
+        let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
+        let (first, second) = (db.default_keyspace(), db.keyspace("second").expect("made"));
+        let engine = Arc::downgrade(db.handle.engine());
+        let mut job = FlushJob { engine, sealed_at_rest: false, last: 0 };
+        seal(&second, 1);
+        for _ in 0..2 {
+            seal(&first, 4);
+            assert_eq!(job.step(), Step::Again);
+        }
+        assert!(second.state().current().sealed.is_empty(), "the first one was flushed twice");
+    }
+
+    #[test]
     fn the_time_of_a_pause_is_no_work_of_compaction() {
         let sim = Simulation::new(1);
         let db = open_soon_due(&sim);

@@ -81,7 +81,7 @@ pub(super) fn commit<W: Writes>(
         let Full::Table { bytes_max } = why else { return Ok(Attempt::Needs(Need::Memory)) };
         let keyspace = keyspaces[full];
         let (view, shape) = &choices[full];
-        if stretch(engine, keyspace, &view.active, shape) {
+        if stretch(engine, &view.active, shape) {
             continue;
         }
         // Each keyspace may need one rotation to an empty table and one to a table for this batch.

@@ -59,16 +59,10 @@ pub(crate) fn rotate_anyway(
 
 /// Lets a full memtable take more instead of being sealed, if its entries are large with the batch that is to come;
 /// `false` if it does not. The caller holds the commit lock.
-pub(super) fn stretch(
-    engine: &Engine,
-    keyspace: &KeyspaceState,
-    table: &Memtable,
-    batch: &BatchShape,
-) -> bool {
+pub(super) fn stretch(engine: &Engine, table: &Memtable, batch: &BatchShape) -> bool {
     let most = (engine.settings.flush_target / PER_FLUSH).min(engine.memtable_share() / PER_SHARE);
     let bytes = table.bytes_max();
-    // By one memtable's worth at a time, so that small entries that follow are not many more than fit into one.
-    let more = keyspace.max_memtable_size().min(most.saturating_sub(bytes));
+    let more = bytes.min(most.saturating_sub(bytes));
     let stretches = more > 0 && table.mean_entry_bytes(batch) >= LARGE_ENTRY;
     if stretches {
         table.raise_limit(more);
