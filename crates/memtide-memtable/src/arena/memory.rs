@@ -55,7 +55,7 @@ impl Memory {
         if base.is_null() {
             return false;
         }
-        want_huge_pages(base, size);
+        want_huge_pages(base, size, true);
         let segment = &self.0[k];
         segment.base.store(base, Ordering::Release);
         // Release pairs with the Acquire in `rest`: who sees the length sees the base.
@@ -174,6 +174,7 @@ impl Drop for Memory {
         for segment in &mut self.0 {
             let (base, len) = (*segment.base.get_mut(), *segment.len.get_mut());
             if len != 0 {
+                want_huge_pages(base, len, false);
                 let layout = Layout::from_size_align(len, ALIGN)
                     .expect("the same layout was valid when it was allocated");
                 // SAFETY: `base` came from `alloc_zeroed` with this very layout, and nobody can hold a
@@ -185,9 +186,10 @@ impl Drop for Memory {
 }
 
 /// Asks for huge pages below a new segment: an index is read all over, and with pages of 4 KiB half of a cache miss
-/// is the walk to its address. A wish: where the system has none to give, nothing changes.
+/// is the walk to its address. A wish: where the system has none to give, nothing changes. Before the segment is freed
+/// it is taken back, or whatever small thing comes there next would keep 2 MiB resident.
 #[cfg(target_os = "linux")]
-fn want_huge_pages(base: *mut u8, size: usize) {
+fn want_huge_pages(base: *mut u8, size: usize, are_wanted: bool) {
     use rustix::mm::{Advice, madvise};
 
     const PAGE: usize = 2 << 20;
@@ -196,10 +198,11 @@ fn want_huge_pages(base: *mut u8, size: usize) {
     if size < HUGE_PAGES_MIN || pages == 0 {
         return;
     }
+    let advice = if are_wanted { Advice::LinuxHugepage } else { Advice::LinuxNoHugepage };
     // SAFETY: the whole pages from the first page border in the segment on lie in the allocation, and the advice
     // changes none of their bytes.
-    let _ = unsafe { madvise(base.add(before).cast(), pages * PAGE, Advice::LinuxHugepage) };
+    let _ = unsafe { madvise(base.add(before).cast(), pages * PAGE, advice) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn want_huge_pages(_base: *mut u8, _size: usize) {}
+fn want_huge_pages(_base: *mut u8, _size: usize, _are_wanted: bool) {}
