@@ -87,7 +87,7 @@ impl Ledger {
         self.held[account as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes were given back since this was last so that as much may lie idle in the heap.
+    /// Whether so many bytes were given back since this last said so: as much may lie idle in the heap.
     #[must_use]
     pub fn take_idle(&self, bytes: u64) -> bool {
         // One of those who ask at once takes them.

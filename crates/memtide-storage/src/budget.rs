@@ -12,7 +12,7 @@
 //! holds.
 //!
 //! What is freed stays in the heap of the thread that had allocated it, and another thread allocates elsewhere. So
-//! whoever frees much has the system take back what lies idle, once a part of the budget was freed.
+//! whoever frees much has the system take back what lies idle, once that and what is in use may be above the budget.
 
 use memtide_base::ledger::{Account, Charge, Ledger};
 use memtide_base::sync::{Arc, Mutex};

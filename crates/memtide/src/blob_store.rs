@@ -4,7 +4,7 @@
 //! is read often the system keeps in its page cache.
 
 use memtide_base::sync::{Arc, Glance};
-use memtide_base::{Error, Result, Slice};
+use memtide_base::{Result, Slice};
 use memtide_env::Vfs;
 use memtide_storage::FileIdentity;
 use memtide_storage::blob::{BlobFile, BlobHandle};
@@ -51,10 +51,7 @@ impl BlobStore {
         }
         let open = || {
             let name = files::blob_name(meta.number);
-            let file = self
-                .vfs
-                .open_read(&self.layout.at(&name))
-                .map_err(|error| Error::io("open", &name, error))?;
+            let file = self.layout.open_read(&*self.vfs, &name)?;
             let BlobMeta { number, keyspace, summary, .. } = **meta;
             let identity = FileIdentity { db_uuid: self.db_uuid, number, keyspace };
             BlobFile::open(file, name, identity, summary.size).map(Arc::new)

@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
+use memtide_base::sync::Arc;
 use memtide_base::{Error, Result};
-use memtide_env::Vfs;
+use memtide_env::{ReadFile, Vfs};
 use memtide_storage::log::{manifest_file_name, wal_file_name};
 
 pub(crate) const LOCK: &str = "LOCK";
@@ -56,6 +57,11 @@ impl Layout {
     /// The path of a file or directory that is named relative to the root.
     pub(crate) fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The file of that name, to read from.
+    pub(crate) fn open_read(&self, vfs: &dyn Vfs, name: &Path) -> Result<Arc<dyn ReadFile>> {
+        vfs.open_read(&self.at(name)).map_err(|error| Error::io("open", name, error))
     }
 
     /// Makes the names in a directory of the database durable.

@@ -5,8 +5,8 @@
 //! however many tables there are; before a table is closed, partitions of tables are given up. With a table or
 //! partition its cached blocks go, so it matters which stay: `opened.rs` there says so.
 
+use memtide_base::Result;
 use memtide_base::sync::{Arc, Glance};
-use memtide_base::{Error, Result};
 use memtide_env::Vfs;
 use memtide_storage::FileIdentity;
 use memtide_storage::budget::Budget;
@@ -63,19 +63,13 @@ impl TableStore {
 
     /// Has partitions, tables and cache give way to what others need.
     pub(crate) fn make_room(&self) {
-        let budget = &self.shared.budget;
         self.shared.make_room();
-        self.opened.close_surplus(|open| open > 1 && budget.is_short());
-        budget.fit_cache();
     }
 
     fn open_file(&self, meta: &Arc<TableMeta>) -> Result<Arc<Table>> {
         let open = || {
             let name = files::table_name(meta.number);
-            let file = self
-                .vfs
-                .open_read(&self.layout.at(&name))
-                .map_err(|error| Error::io("open", &name, error))?;
+            let file = self.layout.open_read(&*self.vfs, &name)?;
             let TableMeta { number, keyspace, size, .. } = **meta;
             let identity = FileIdentity { db_uuid: self.db_uuid, number, keyspace };
             let table = Table::open(file, name, identity, size, &self.shared)?;

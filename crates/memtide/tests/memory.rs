@@ -12,8 +12,7 @@
 )]
 
 use std::process::Command;
-use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use memtide::{Config, Db, Durability, MemtableType};
 
@@ -23,14 +22,16 @@ const LOAD: u64 = 10 * BUDGET;
 /// What the process may hold beside a twentieth above the budget: its code, stacks, what `malloc` keeps.
 const BESIDE: u64 = 16 << 20;
 const MOST: u64 = BUDGET + BUDGET / 20 + BESIDE;
-/// Time between two looks at what is resident.
-const LOOK: Duration = Duration::from_millis(2);
 
-/// Bytes that are resident and in no file.
-fn anonymous() -> u64 {
+/// The most that was resident since the last [`forget_peak`].
+fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+fn forget_peak() {
+    fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
 fn mixed(n: u64) -> u64 {
@@ -87,14 +88,9 @@ fn measure(kind: MemtableType) {
         ..Config::default()
     };
     let db = Db::builder(dir.path()).config(config).open().unwrap();
-    let mut peak = 0;
-    thread::scope(|scope| {
-        let user = scope.spawn(|| use_up(&db));
-        while !user.is_finished() {
-            peak = anonymous().max(peak);
-            thread::sleep(LOOK);
-        }
-    });
+    forget_peak();
+    use_up(&db);
+    let peak = peak();
     let stats = db.stats();
     println!("{kind}: {} KiB of {} were resident", peak >> 10, MOST >> 10);
     assert!(peak <= MOST, "{kind}: {peak} bytes were resident, {MOST} may be");

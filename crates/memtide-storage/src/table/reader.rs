@@ -57,9 +57,18 @@ impl TableShared {
         let _named_before = self.close_tables.set(Box::new(close_tables));
     }
 
-    /// Gives up partitions as long as memory is short, and has the cache fit what is left.
+    /// Gives up partitions as long as memory is short, then closes tables, and has the cache fit what is left.
     pub fn make_room(&self) {
         self.partitions.close_surplus(|open| open > 0 && self.budget.is_short());
+        self.make_room_behind_partitions();
+    }
+
+    fn make_room_behind_partitions(&self) {
+        if self.budget.is_short()
+            && let Some(close_tables) = self.close_tables.get()
+        {
+            close_tables();
+        }
         self.budget.fit_cache();
     }
 }
@@ -479,12 +488,7 @@ impl Table {
         let read = || self.read_partition(divided, at).map(Arc::new);
         let is_short = |open| open > 0 && budget.is_short();
         let open = shared.partitions.get(&divided.partitions[at], read, is_short)?;
-        if budget.is_short()
-            && let Some(close_tables) = shared.close_tables.get()
-        {
-            close_tables();
-        }
-        budget.fit_cache();
+        shared.make_room_behind_partitions();
         Ok(Glance::at(open))
     }
 
