@@ -58,6 +58,26 @@ const TEST: &[Step] = &[Step::cargo("tests", &["test", "--workspace"])];
 
 /// What `full` runs after check and test.
 const FULL: &[Step] = &[
+    Step::cargo(
+        "storage with zstd",
+        &["test", "--quiet", "--package", "memtide-storage", "--features", "zstd", "--lib"],
+    ),
+    Step::cargo(
+        "the engine with zstd",
+        &[
+            "test",
+            "--quiet",
+            "--package",
+            "memtide",
+            "--features",
+            "zstd",
+            "--test",
+            "it",
+            "--",
+            "model::",
+            "strategies::",
+        ],
+    ),
     Step::cargo("release build", &["build", "--release", "--package", "memtide-cli"]),
     Step::cargo(
         "all memtables, small",

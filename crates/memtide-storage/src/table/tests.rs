@@ -348,7 +348,7 @@ fn table_of(options: TableOptions) -> (MemoryFile, Vec<Row>, RangeTombstones) {
 }
 
 fn codecs() -> impl Iterator<Item = Codec> {
-    [Codec::None, Codec::Lz4].into_iter().filter(|codec| codec.is_built_in())
+    Codec::ALL.into_iter().filter(|codec| codec.is_built_in())
 }
 
 #[test]

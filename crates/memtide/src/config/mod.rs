@@ -66,7 +66,7 @@ pub struct Config {
     /// What an acknowledged write survives. Default `interval:1000`.
     pub durability: Option<Durability>,
     /// Compression of table blocks, but for those that are soon rewritten: in level 0, and in level 1 of a tree of
-    /// three levels or more. Default LZ4 where built in.
+    /// three levels or more, and of large values. Default LZ4 where built in.
     pub compression: Option<Codec>,
     /// Block cache in bytes at most, part of the budget and no more than half of it; it gives way to open tables and
     /// upkeep, down to a sixteenth of the budget. Default a quarter of it.

@@ -248,12 +248,13 @@ impl Draw {
 
     /// Limits so small that everything happens soon: rotation, flush, merges, log segments.
     pub(crate) fn small_config(&mut self, memtable_type: Option<MemtableType>) -> Config {
+        let codecs: Vec<_> = Codec::ALL.into_iter().filter(|codec| codec.is_built_in()).collect();
         let mut config = Config {
             memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),
             max_memtable_size: Some(self.pick(&[4 << 10, 8 << 10, 16 << 10])),
             memory_budget: Some(self.pick(&[256 << 10, 1 << 20])),
             flush_target: Some(self.pick(&[1, 8 << 10, 64 << 10])),
-            compression: Some(self.pick(&[Codec::None, Codec::fastest()])),
+            compression: Some(self.pick(&codecs)),
             compaction: Some(self.compaction()),
             ..Config::default()
         };

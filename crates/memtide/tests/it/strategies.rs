@@ -237,7 +237,7 @@ fn fifo_keeps_the_newest_table_and_compresses_it() {
     let mut config = config(Compaction::Fifo);
     config.tree.fifo_size = Some(4 << 10);
     let mut sizes = Vec::new();
-    for codec in [memtide::Codec::None, memtide::Codec::Lz4] {
+    for codec in memtide::Codec::ALL.into_iter().filter(|codec| codec.is_built_in()) {
         config.compression = Some(codec);
         let db = open(&sim, config.clone());
         for number in 0..100 {
@@ -250,7 +250,7 @@ fn fifo_keeps_the_newest_table_and_compresses_it() {
         assert_eq!(stats.keyspaces[0].tables, 1, "only the one before went");
         sizes.push(stats.keyspaces[0].table_bytes);
     }
-    assert!(sizes[1] < sizes[0] / 5, "{sizes:?}");
+    assert!(sizes[1..].iter().all(|size| *size < sizes[0] / 5), "{sizes:?}");
 }
 
 #[test]
