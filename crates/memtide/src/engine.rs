@@ -32,6 +32,7 @@ use crate::keyspace_state::KeyspaceState;
 use crate::pace::Pace;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
+use crate::threads::Threads;
 use crate::version::{Graveyard, Manifest};
 use crate::wal::Log;
 
@@ -138,6 +139,8 @@ pub(crate) struct Engine {
     pub(crate) health: HealthState,
     /// Whether compactions may run, and how fast.
     pub(crate) hold: Hold,
+    /// How many threads merge tables at once.
+    pub(crate) threads: Threads,
     /// Something became possible that writers may wait for: memory was freed, or writing became pointless. Compactions
     /// that wait for their rate wake with it.
     pub(crate) freed: Event,

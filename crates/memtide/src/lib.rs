@@ -57,6 +57,7 @@ mod snapshots;
 mod stats;
 mod survivors;
 mod table_store;
+mod threads;
 mod verify;
 mod version;
 mod wal;

@@ -45,6 +45,7 @@ use crate::pace::Pace;
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
+use crate::threads::Threads;
 use crate::version::{self, Change, Edit, Graveyard, Manifest, ManifestState};
 use crate::wal::{self, Log, Segment};
 use crate::write;
@@ -306,6 +307,9 @@ impl Parts<'_> {
             Some(_) => HealthState::healthy(),
             None => HealthState::opened_read_only(),
         };
+        let threads = settings.compaction_threads.unwrap_or_else(|| {
+            Threads::default_for(self.env.executor.parallelism(), settings.memory_budget)
+        });
         Engine {
             env: self.env.clone(),
             layout: self.layout,
@@ -329,6 +333,7 @@ impl Parts<'_> {
             snapshots: Snapshots::default(),
             health,
             hold: Hold::default(),
+            threads: Threads::new(threads),
             freed: Event::new(),
             flush_work: AtomicBool::new(false),
             merge_work: AtomicBool::new(false),

@@ -22,7 +22,7 @@ use memtide_storage::table::{TableBuilder, TableOptions};
 
 use crate::config::Compaction;
 use crate::engine::Engine;
-use crate::files::{self, TABLE_DIR};
+use crate::files::{self, SharedFile, TABLE_DIR};
 use crate::keyspace_state::KeyspaceState;
 use crate::range::HalfOpen;
 use crate::read::{Source, VersionStream};
@@ -115,8 +115,8 @@ fn filter_bits(of_the_last: u32, levels_below: usize) -> u32 {
     }
 }
 
-/// The part of the memory budget that index and filter of a table may take while it is written, and what they always
-/// may.
+/// The part of the memory budget that indexes and filters of the tables may take that are written at the same time, and
+/// what those of a table always may.
 const LEADS_SHARE: u64 = 16;
 const LEADS_MIN: u64 = 64 << 10;
 
@@ -173,6 +173,20 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
             Err(error)
         }
     }
+}
+
+/// Removes what was written, which nothing names. Failing to is no error: the next open removes it.
+pub(crate) fn discard(engine: &Engine, written: &[Change]) {
+    let files = written.iter().filter_map(|change| match change {
+        Change::TableAdd(table) => Some(SharedFile::Table(table.number)),
+        Change::BlobAdd(blob) => Some(SharedFile::Blob(blob.number)),
+        _ => None,
+    });
+    files.for_each(|file| remove(engine, file));
+}
+
+fn remove(engine: &Engine, file: SharedFile) {
+    let _ = engine.env.vfs.remove(&engine.layout.at(file.name()));
 }
 
 /// The tables a merge has written so far and the one it is writing.
@@ -289,7 +303,8 @@ impl Outputs<'_> {
             self.overlap += if self.open.is_some() { passed.size } else { 0 };
         }
         let wide = self.overlap > table_size.saturating_mul(UNDER_MAX);
-        let leads_max = (self.engine.ledger.budget() / LEADS_SHARE).max(LEADS_MIN);
+        let leads_max = self.engine.ledger.budget() / LEADS_SHARE;
+        let leads_max = (leads_max / self.engine.threads.all() as u64).max(LEADS_MIN);
         let full = self.open.as_ref().is_some_and(|(_, builder)| {
             let bytes = builder.estimated_bytes();
             let wide = wide && bytes >= table_size / SMALL;
@@ -380,7 +395,7 @@ impl Outputs<'_> {
         if let Some((number, builder)) = self.open.take() {
             let finished = builder.finish();
             if finished.is_err() {
-                self.remove(number);
+                remove(self.engine, SharedFile::Table(number));
             }
             let summary = finished?;
             let more = summary.size.saturating_sub(std::mem::take(&mut self.told));
@@ -396,13 +411,8 @@ impl Outputs<'_> {
         self.blobs.remove_all();
         let open = self.open.take().map(|(number, _)| number);
         for number in self.done.iter().map(|table| table.number).chain(open) {
-            self.remove(number);
+            remove(self.engine, SharedFile::Table(number));
         }
-    }
-
-    /// Removes a file that nothing names. Failing to is no error: the next open removes it.
-    fn remove(&self, number: u64) {
-        let _ = self.engine.env.vfs.remove(&self.engine.layout.at(files::table_name(number)));
     }
 }
 

@@ -66,6 +66,9 @@ pub trait Executor: Debug + Send + Sync + 'static {
     /// Blocks while `event.count() == seen`, until `limit` has passed at most. May return early: the
     /// caller checks its condition again.
     fn wait(&self, event: &Event, seen: u64, limit: Option<Duration>);
+
+    /// How many jobs step at the same time where all have something to do.
+    fn parallelism(&self) -> usize;
 }
 
 /// One step of `job`; a panic reads as [`Step::Done`].

@@ -180,6 +180,10 @@ impl Executor for StepExecutor {
             self.go_on(limit, "an event");
         }
     }
+
+    fn parallelism(&self) -> usize {
+        1
+    }
 }
 
 impl fmt::Debug for StepExecutor {

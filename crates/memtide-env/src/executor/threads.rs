@@ -5,6 +5,7 @@
 //! tells it to finish and joins it.
 
 use std::io;
+use std::num::NonZero;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -93,6 +94,10 @@ impl Executor for ThreadExecutor {
 
     fn wait(&self, event: &Event, seen: u64, limit: Option<Duration>) {
         event.block(seen, limit);
+    }
+
+    fn parallelism(&self) -> usize {
+        thread::available_parallelism().map_or(1, NonZero::get)
     }
 }
 

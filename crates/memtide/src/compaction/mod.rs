@@ -11,9 +11,11 @@ mod lazy_leveled;
 mod leveled;
 mod limits;
 mod plan;
+mod progress;
 mod run;
 #[cfg(test)]
 mod simulated;
+mod slices;
 mod tiered;
 mod tiers;
 mod tombstones;
@@ -36,7 +38,7 @@ type Alone<'k> = MutexGuard<'k, ()>;
 ///
 /// # Errors
 /// The tree is as it was; what was written is removed. `Busy`: compaction was paused meanwhile.
-pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
+pub(crate) fn step(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
     match keyspace.reshape.try_lock() {
         Some(alone) => {
             let done = urgent(engine, keyspace, &alone);
@@ -47,7 +49,7 @@ pub(crate) fn step(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<boo
     }
 }
 
-fn urgent(engine: &Engine, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<bool> {
+fn urgent(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<bool> {
     run::run(engine, keyspace, alone, &|version| {
         let limits = Limits::of(engine);
         let plan = match keyspace.options().compaction {
@@ -77,13 +79,13 @@ fn refresh_pace(engine: &Engine, keyspace: &KeyspaceState) {
 ///
 /// # Errors
 /// As [`step`].
-pub(crate) fn whole(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
+pub(crate) fn whole(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>) -> Result<()> {
     let done = all(engine, keyspace, &keyspace.reshape.lock());
     refresh_pace(engine, keyspace);
     done
 }
 
-fn all(engine: &Engine, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<()> {
+fn all(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>, alone: &Alone<'_>) -> Result<()> {
     let has_many = || keyspace.current().version.level0().len() > LEVEL0_MAX;
     while has_many() && urgent(engine, keyspace, alone)? {}
     let level_for: &dyn Fn(u64, &Limits) -> usize = match keyspace.options().compaction {

@@ -15,7 +15,11 @@ pub(super) const LEVEL0_MAX: usize = 64;
 
 /// Tables' worth of input that one slice of a merge takes, more or less: what is written before anything that it
 /// replaces can go.
-pub(super) const SLICE_TABLES: u64 = 16;
+const SLICE_TABLES: u64 = 16;
+
+/// Tables' worth of input of a slice that is written beside others, at least: each ends with a table that is not full,
+/// and is installed with a sync.
+const SIDE_TABLES: u64 = 4;
 
 /// The oldest tables of level 0, as many as a merge takes, newest first.
 pub(super) fn oldest_of_level0(version: &Version) -> &[Arc<TableMeta>] {
@@ -129,30 +133,58 @@ impl Plan {
         kept
     }
 
-    /// Where a slice of the merge that begins at `from` ends, once the tables that begin in it have `bytes_max`: at the
-    /// first key of a table of the oldest run, which the output's run is if it is an input at all, so that no table of
-    /// it reaches across. `None` is the end of all. `kept` are not merged.
-    pub(crate) fn slice_end(
+    /// Where the next slices of the merge end, those that are written at the same time: as many as `threads`, and as
+    /// few as are worth it, none larger than one alone would be. They are about as large as each other, and so are the
+    /// slices of the whole merge. `None` is the end of all.
+    pub(crate) fn slice_ends(
         &self,
         from: &[u8],
         kept: &[Arc<TableMeta>],
-        bytes_max: u64,
-    ) -> Option<Vec<u8>> {
-        let kept: BTreeSet<u64> = kept.iter().map(|table| table.number).collect();
-        let oldest = self.inputs.last().filter(|input| input.run.level > 0)?;
-        let merged = self.tables().filter(|table| !kept.contains(&table.number));
-        let mut merged: Vec<_> = merged.filter(|table| table.smallest.as_slice() >= from).collect();
-        merged.sort_by(|a, b| a.smallest.cmp(&b.smallest));
-        let (mut begun, mut bytes) = (merged.into_iter().peekable(), 0_u64);
-        for end in oldest.tables.iter().map(|table| &table.smallest) {
-            while let Some(table) = begun.next_if(|table| table.smallest < *end) {
-                bytes = bytes.saturating_add(table.size);
+        table_size: u64,
+        threads: usize,
+    ) -> Vec<Option<Vec<u8>>> {
+        let parts = self.parts(from, kept);
+        let left = parts.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let most = table_size.saturating_mul(SLICE_TABLES);
+        let worth_it = left / table_size.saturating_mul(SIDE_TABLES).max(1);
+        let threads = (threads as u64).min(worth_it).max(1);
+        let bytes = match threads {
+            1 => most,
+            _ => left.div_ceil(threads * left.div_ceil(most.saturating_mul(threads))),
+        };
+        let (mut ends, mut sum) = (Vec::new(), 0_u64);
+        for (end, part) in parts {
+            sum = sum.saturating_add(part);
+            if end.is_none() || sum >= bytes {
+                ends.push(end.map(<[u8]>::to_vec));
+                sum = 0;
             }
-            if bytes >= bytes_max && end.as_slice() > from {
-                return Some(end.clone());
+            if ends.len() as u64 == threads {
+                break;
             }
         }
-        None
+        ends
+    }
+
+    /// What is left from `from` on in parts that are not divided, and about how many bytes are merged in each: a part
+    /// ends at the first key of a table of the oldest run, which the output's run is if it is an input at all, so that
+    /// no table of it reaches across. A table that reaches over several counts in equal shares; `kept` are not merged.
+    fn parts(&self, from: &[u8], kept: &[Arc<TableMeta>]) -> Vec<(Option<&[u8]>, u64)> {
+        let kept: BTreeSet<u64> = kept.iter().map(|table| table.number).collect();
+        let oldest = self.inputs.last().filter(|input| input.run.level > 0);
+        let oldest = oldest.map_or(&[][..], |input| &input.tables);
+        let ends = oldest.iter().map(|table| Some(table.smallest.as_slice())).chain([None]);
+        let mut parts: Vec<_> = ends.map(|end| (end, 0_u64)).collect();
+        for table in self.tables().filter(|table| !kept.contains(&table.number)) {
+            let first = oldest.partition_point(|cut| cut.smallest <= table.smallest);
+            let last = oldest.partition_point(|cut| table.largest.admits(&cut.smallest));
+            let share = table.size / (last - first + 1) as u64;
+            for (_, bytes) in &mut parts[first..=last] {
+                *bytes = bytes.saturating_add(share);
+            }
+        }
+        parts.retain(|(end, _)| end.is_none_or(|end| end > from));
+        parts
     }
 
     /// Takes from the plan the tables that what was merged below `end` replaces: those with no key from there on, and
@@ -320,15 +352,17 @@ mod tests {
         ]);
         let inputs = Input::whole_levels(&version, 0..LEVELS);
         let whole = Plan { inputs, output: Some(RunId::first(2)), may_move: false };
-        for (bytes_max, want) in [
-            (100_000, "[10, 8, 2, 1, 4, 3, 7, 6, 5, 9] to the end"),
+        let (f, m) = (|| Some(b"f".to_vec()), || Some(b"m".to_vec()));
+        for (table_size, want) in [
+            (1000, "[10, 8, 2, 1, 4, 3, 7, 6, 5, 9] to the end"),
+            (400, "[2, 1, 4, 3, 7, 6, 5] below m; [10, 8, 9] to the end"),
             // 6 reaches across f and stays, and 3 under it, which is wholly below, goes: the output has it.
-            (5000, "[1, 3, 5] below f; [10, 8, 2, 4, 7, 6, 9] to the end"),
-            (3000, "[1, 3, 5] below f; [2, 4, 7, 6] below m; [10, 8, 9] to the end"),
+            (200, "[1, 3, 5] below f; [2, 4, 7, 6] below m; [10, 8, 9] to the end"),
         ] {
             let (mut plan, mut from, mut slices) = (whole.clone(), Vec::new(), Vec::new());
             loop {
-                let end = plan.slice_end(&from, &[], bytes_max);
+                let ends = plan.slice_ends(&from, &[], table_size, 1);
+                let [end] = <[_; 1]>::try_from(ends).expect("one thread, one slice");
                 let taken = plan.take_merged(end.as_deref());
                 let numbers: Vec<_> = taken.iter().map(|table| table.number).collect();
                 let Some(end) = end else {
@@ -338,14 +372,39 @@ mod tests {
                 slices.push(format!("{numbers:?} below {}", String::from_utf8_lossy(&end)));
                 from = end;
             }
-            assert_eq!(slices.join("; "), want, "{bytes_max}");
+            assert_eq!(slices.join("; "), want, "tables of {table_size} B");
         }
         // A table over one that stays is not taken: what that holds would come to light.
         let mut plan = whole.clone();
         let taken = plan.take_merged(Some(b"e"));
         assert_eq!(taken.iter().map(|table| table.number).collect::<Vec<_>>(), [1]);
         // What is kept as it is counts for nothing.
-        assert_eq!(whole.slice_end(b"", version.level0(), 5000), Some(b"m".to_vec()));
+        let ends = |kept| whole.slice_ends(b"", kept, 220, 1);
+        assert_eq!((ends(&[]), ends(version.level0())), (vec![f()], vec![m()]));
+    }
+
+    #[test]
+    fn a_merge_is_divided_among_threads_at_even_bytes() {
+        // Level 0 lies over everything; level 1 has ten tables, the first of which is below `from`.
+        let deep: Vec<_> = (b'a'..=b'j').map(|key| char::from(key).to_string()).collect();
+        let deep =
+            deep.iter().zip(1..).map(|(key, number)| (1, 0, number, key.as_str(), key.as_str()));
+        let tables: Vec<_> =
+            [(0, 0, 21, "a", "z"), (0, 0, 20, "b", "z")].into_iter().chain(deep).collect();
+        let inputs = Input::whole_levels(&testing::version(&tables), 0..LEVELS);
+        let plan = Plan { inputs, output: Some(RunId::first(1)), may_move: false };
+        let ends = |table_size, threads| {
+            let ends = plan.slice_ends(b"b", &[], table_size, threads);
+            let text = |end: &Option<Vec<u8>>| {
+                end.clone().map_or("end".into(), |end| String::from_utf8(end).expect("a letter"))
+            };
+            ends.iter().map(text).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ends(1000, 1), "end");
+        assert_eq!(ends(1000, 4), "g end", "a slice is four tables at least");
+        assert_eq!(ends(100, 2), "d f", "eight slices of 16 tables, about");
+        assert_eq!(ends(100, 3), "c d e");
+        assert_eq!(ends(100, 64), "c d e f g h i j end", "no table is divided");
     }
 
     #[test]

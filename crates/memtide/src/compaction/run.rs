@@ -1,36 +1,27 @@
 //! Runs a compaction plan.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
-
-use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
-use memtide_base::{RangeTombstone, Result, Slice};
+use memtide_base::{Result, Slice};
 
-use super::garbage;
 use super::limits::Limits;
-use super::plan::{Input, Plan, SLICE_TABLES};
+use super::plan::{Input, Plan};
+use super::progress::Progress;
+use super::slices::Slices;
 use super::{Alone, hold};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
-use crate::pace::WHOLE;
 use crate::range::HalfOpen;
-use crate::read::{LevelCursor, Source};
-use crate::rewrite::{OutsideTables, Rewrite, rewrite};
+use crate::rewrite::discard;
 use crate::version::{Change, Edit, LEVELS, RunId, TableMeta, Version};
-use crate::write;
-
-/// Bytes between two looks at how far a compaction is.
-const PROGRESS_BYTES: u64 = 1 << 20;
 
 /// Asks `choose` for a plan and runs it; `false` if there was none.
 ///
 /// # Errors
 /// The tree is as it was, but for the slices of a merge that were done before; what else was written is removed.
 pub(super) fn run(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     keyspace: &Arc<KeyspaceState>,
     _alone: &Alone<'_>,
     choose: &dyn Fn(&Version) -> Result<Option<Plan>>,
@@ -40,7 +31,7 @@ pub(super) fn run(
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
-    let progress = Progress::of(engine, keyspace, &plan);
+    let progress = Arc::new(Progress::of(engine, keyspace, &plan));
     if let (None, Some(output)) = (plan.is_move(), plan.output) {
         let last = version.deepest().max(output.level);
         let merge = Merge {
@@ -76,50 +67,90 @@ fn drops<'t>(
 }
 
 /// A merge under way.
-struct Merge {
+#[derive(Clone)]
+pub(super) struct Merge {
     /// What is left of it.
-    plan: Plan,
-    output: RunId,
+    pub(super) plan: Plan,
+    pub(super) output: RunId,
     /// The tables that go to the output as they are.
-    kept: Vec<Arc<TableMeta>>,
+    pub(super) kept: Vec<Arc<TableMeta>>,
     /// The tables that the result will lie over, in key order.
-    under: Vec<Arc<TableMeta>>,
+    pub(super) under: Vec<Arc<TableMeta>>,
     /// The last level of the tree then.
-    last: usize,
+    pub(super) last: usize,
 }
 
 impl Merge {
-    /// Merges slice by slice of the keys: each is installed, and what it replaces gives its space back, before the next
-    /// one begins.
-    fn run(mut self, progress: &Progress<'_>) -> Result<()> {
-        let Progress { engine, keyspace, .. } = *progress;
-        let bytes_max = engine.settings.table_size.saturating_mul(SLICE_TABLES);
+    /// Merges slice by slice of the keys, or several of them at a time where threads have nothing else to do. Each is
+    /// installed in its turn, and what all of them replace gives its space back before the next ones begin.
+    fn run(mut self, progress: &Arc<Progress>) -> Result<()> {
+        let engine = &progress.engine;
         let mut from = Vec::new();
         loop {
-            let end = self.plan.slice_end(&from, &self.kept, bytes_max);
-            let start = Slice::copy_of(&from);
-            let span = HalfOpen { start, end: end.as_deref().map(Slice::copy_of) };
-            let written = self.slice(progress, span)?;
-            let replaced = self.plan.take_merged(end.as_deref());
-            debug_assert_eq!(self.check(keyspace, &replaced), Ok(()), "{replaced:?}");
-            let is_kept =
-                |table: &&Arc<TableMeta>| self.kept.iter().any(|kept| Arc::ptr_eq(kept, table));
-            let kept = replaced.iter().filter(is_kept).map(|table| table.stored(self.output));
-            let added = written.into_iter().chain(kept.map(Change::TableAdd));
-            let edit = Edit::new(drops(keyspace, replaced.iter()).chain(added).collect());
-            install(engine, keyspace, edit, false)?;
-            drop(replaced);
-            engine.bury();
-            engine.freed.notify();
-            engine.budget.give_back();
-            let Some(end) = end else {
+            let mut spare = engine.threads.take();
+            let threads = 1 + spare.count();
+            let table_size = engine.settings.table_size;
+            let ends = self.plan.slice_ends(&from, &self.kept, table_size, threads);
+            spare.keep(ends.len() - 1);
+            let starts = std::iter::once(Some(&from)).chain(ends.iter().map(Option::as_ref));
+            let spans = starts.zip(&ends).map(|(start, end)| HalfOpen {
+                start: Slice::copy_of(start.expect("only the last one has no end")),
+                end: end.as_deref().map(Slice::copy_of),
+            });
+            let slices = Slices::of(self.clone(), progress).write(spans.collect());
+            let mut failure = None;
+            for (slice, end) in slices.into_iter().zip(&ends) {
+                let installed = match slice.wait() {
+                    Ok(written) if failure.is_none() => {
+                        self.install(progress, written, end.as_deref())
+                    }
+                    // What comes before it is not there.
+                    Ok(written) => {
+                        discard(engine, &written);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
+                failure = failure.or(installed.err());
+            }
+            if let Some(error) = failure {
+                // Of slices that were installed.
+                engine.bury();
+                return Err(error);
+            }
+            let Some(end) = ends.into_iter().next_back().flatten() else {
                 progress.finish();
                 return Ok(());
             };
-            progress.leave(self.plan.level0().count());
             from = end;
             hold::check(engine)?;
         }
+    }
+
+    /// Installs the next slice, which ends at `end`.
+    fn install(
+        &mut self,
+        progress: &Progress,
+        written: Vec<Change>,
+        end: Option<&[u8]>,
+    ) -> Result<()> {
+        let Progress { engine, keyspace, .. } = progress;
+        let replaced = self.plan.take_merged(end);
+        debug_assert_eq!(self.check(keyspace, &replaced), Ok(()), "{replaced:?}");
+        let is_kept =
+            |table: &&Arc<TableMeta>| self.kept.iter().any(|kept| Arc::ptr_eq(kept, table));
+        let kept = replaced.iter().filter(is_kept).map(|table| table.stored(self.output));
+        let added = written.into_iter().chain(kept.map(Change::TableAdd));
+        let edit = Edit::new(drops(keyspace, replaced.iter()).chain(added).collect());
+        install(engine, keyspace, edit, false)?;
+        drop(replaced);
+        engine.bury();
+        engine.freed.notify();
+        engine.budget.give_back();
+        if end.is_some() {
+            progress.leave(self.plan.level0().count());
+        }
+        Ok(())
     }
 
     /// Whether the tables that a slice replaces may go to the output without passing what stays.
@@ -127,160 +158,6 @@ impl Merge {
         let inputs = vec![Input { run: RunId::first(0), tables: replaced.to_vec() }];
         let plan = Plan { inputs, output: Some(self.output), may_move: false };
         plan.check_order(&keyspace.current().version)
-    }
-
-    /// Writes what the inputs hold of the keys in `span`.
-    fn slice(&self, progress: &Progress<'_>, span: HalfOpen) -> Result<Vec<Change>> {
-        let Progress { engine, keyspace, .. } = *progress;
-        let readers = engine.snapshots.readers();
-        let version = Arc::clone(&keyspace.current().version);
-        let numbers = self.plan.tables().map(|table| table.number).collect();
-        let older = OutsideTables::around(&version, numbers);
-        let (sources, tombstones) = self.open_inputs(engine, &span)?;
-        // A statement of its own: what is loaded for it must not stay in memory as long as the compaction.
-        let anchor = keyspace.current().active.learned_anchor();
-        let bars = self.kept.iter().filter(|table| table.meets(&span));
-        rewrite(
-            engine,
-            Rewrite {
-                keyspace,
-                sources,
-                anchor,
-                tombstones,
-                readers: &readers,
-                older: &older,
-                run: self.output,
-                last: self.last,
-                bars: bars.map(|table| table.smallest.clone()).collect(),
-                under: self.under.clone(),
-                table_size: engine.settings.table_size,
-                version: &version,
-                given_up: garbage::due(&version, &Limits::of(engine)),
-                span,
-                written: &|bytes| {
-                    progress.add(bytes);
-                    hold::keep(engine, bytes)
-                },
-            },
-        )
-    }
-
-    /// What is merged in a slice: all inputs but those that are kept.
-    fn open_inputs(
-        &self,
-        engine: &Engine,
-        span: &HalfOpen,
-    ) -> Result<(Vec<Source>, Vec<RangeTombstone>)> {
-        let kept: BTreeSet<u64> = self.kept.iter().map(|table| table.number).collect();
-        let (mut sources, mut tombstones) = (Vec::new(), Vec::new());
-        for Input { run, tables } in &self.plan.inputs {
-            let merged = tables.iter().filter(|t| !kept.contains(&t.number) && t.meets(span));
-            let tables: Vec<_> = merged.cloned().collect();
-            let single = run.level == 0 || tables.len() == 1;
-            for meta in tables.iter().filter(|meta| single || meta.range_deletes > 0) {
-                let table = engine.tables.open(meta)?;
-                let clipped = table
-                    .range_tombstones()
-                    .iter()
-                    .filter_map(|tombstone| tombstone.clipped(&span.start, span.end.as_deref()));
-                tombstones.extend(clipped);
-                if single {
-                    sources.push(Source::Table(table.stream(SEE_ALL)));
-                }
-            }
-            if !single {
-                let metas: Arc<[_]> = Arc::from(tables);
-                let tables = engine.tables.clone();
-                sources.push(Source::Level(LevelCursor::streaming(metas, tables)));
-            }
-        }
-        Ok((sources, tombstones))
-    }
-}
-
-/// How far a compaction is: its inputs from level 0 count less and less in the pace of writers, and fully again once
-/// this is dropped and either they are gone or it has failed.
-struct Progress<'m> {
-    engine: &'m Engine,
-    keyspace: &'m Arc<KeyspaceState>,
-    level0_runs: u64,
-    level0_bytes: u64,
-    /// Of all inputs.
-    bytes: u64,
-    /// Of those of level 0, how many are gone already.
-    gone: Cell<u64>,
-    /// Bytes that were written, and how many of them the pace knows of.
-    written: Cell<u64>,
-    told: Cell<u64>,
-    /// Bytes of level 0 that were counted as done with.
-    done: Cell<u64>,
-    /// Whether work is counted again afterwards: one that does nothing for level 0 is none of its drain.
-    resumes: bool,
-}
-
-impl<'m> Progress<'m> {
-    fn of(engine: &'m Engine, keyspace: &'m Arc<KeyspaceState>, plan: &Plan) -> Self {
-        let (mut drain, now) = (engine.pace.compactions.lock(), engine.env.clock.now());
-        let resumes = plan.level0().next().is_none() && drain.rest(now);
-        drop(drain);
-        Self {
-            engine,
-            keyspace,
-            resumes,
-            level0_runs: plan.level0().count() as u64,
-            level0_bytes: plan.level0().map(|table| table.weight()).sum(),
-            bytes: plan.tables().map(|table| table.weight()).sum(),
-            gone: Cell::new(0),
-            written: Cell::new(0),
-            told: Cell::new(0),
-            done: Cell::new(0),
-        }
-    }
-
-    /// So many bytes more were written.
-    fn add(&self, bytes: u64) {
-        self.written.set(self.written.get().saturating_add(bytes));
-        if self.written.get() - self.told.get() >= PROGRESS_BYTES {
-            self.told.set(self.written.get());
-            self.tell();
-        }
-    }
-
-    /// A slice is done; so many of its inputs of level 0 are left.
-    fn leave(&self, level0_runs: usize) {
-        self.gone.set(self.level0_runs - level0_runs as u64);
-        self.tell();
-    }
-
-    /// It is done, and its inputs are gone.
-    fn finish(&self) {
-        self.count(self.level0_bytes);
-    }
-
-    fn count(&self, done: u64) {
-        let more = done.saturating_sub(self.done.replace(done));
-        self.engine.pace.compactions.lock().done(self.engine.env.clock.now(), more);
-    }
-
-    fn tell(&self) {
-        let written = self.written.get().min(self.bytes);
-        let part = |whole: u64| {
-            let part = u128::from(whole) * u128::from(written) / u128::from(self.bytes.max(1));
-            u64::try_from(part).expect("no more than the whole")
-        };
-        self.count(part(self.level0_bytes));
-        let merged = part(self.level0_runs * WHOLE);
-        self.keyspace.pace.set_merged(merged.saturating_sub(self.gone.get() * WHOLE));
-        write::refresh_tree(self.engine, self.keyspace);
-    }
-}
-
-impl Drop for Progress<'_> {
-    fn drop(&mut self) {
-        self.keyspace.pace.set_merged(0);
-        if self.resumes {
-            self.engine.pace.compactions.lock().begin(self.engine.env.clock.now());
-        }
     }
 }
 

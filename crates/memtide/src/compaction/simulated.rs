@@ -9,7 +9,7 @@ use memtide_storage::blob::BlobRefs;
 use memtide_storage::table::TableSummary;
 
 use super::limits::Limits;
-use super::plan::{Input, Plan, SLICE_TABLES};
+use super::plan::{Input, Plan};
 use super::{lazy_leveled, leveled, tiered};
 use crate::version::{LEVELS, RunId, TableMeta, Version};
 
@@ -44,6 +44,9 @@ pub(super) struct Tree {
     written: u64,
     /// Slices of merges that were not the last.
     slices: u64,
+    /// Slices that were written at the same time, and how many of them had others before them.
+    waves: usize,
+    beside: usize,
     /// Whether every slice is looked at, and some are the last that is done of their merge.
     wary: bool,
 }
@@ -53,7 +56,8 @@ impl Tree {
         let version = Version::empty();
         let (next_table, next_seq, written, slices) = (1, 1, 0, 0);
         let rows = BTreeMap::new();
-        Self { version, rows, next_table, next_seq, keys, written, slices, wary: false }
+        let (waves, beside, wary) = (0, 0, false);
+        Self { version, rows, next_table, next_seq, keys, written, slices, waves, beside, wary }
     }
 
     /// Any tree that strategies could have left: runs of all sizes in any level.
@@ -128,35 +132,45 @@ impl Tree {
         let is_kept = |table: &&Arc<TableMeta>| kept.iter().any(|k| k.number == table.number);
         let (mut plan, mut from) = (plan.clone(), Vec::new());
         loop {
-            let end = plan.slice_end(&from, &kept, limits.table_size * SLICE_TABLES);
-            let whole = (from.is_empty() && end.is_none()) || !self.wary;
-            let contents = (!whole).then(|| self.contents());
-            let merged = self.merged(&plan, &kept, &from, end.as_deref());
-            let taken = plan.take_merged(end.as_deref());
-            let numbers: Vec<u64> = taken.iter().map(|table| table.number).collect();
-            let stay: Vec<_> =
-                taken.iter().filter(is_kept).map(|t| (output, Arc::clone(t))).collect();
-            let inputs = vec![Input { run: output, tables: taken }];
-            let part = Plan { inputs, output: Some(output), may_move: false };
-            part.check_order(&self.version).expect("what is replaced passes nothing");
-            for table in part.tables().filter(|table| !is_kept(table)) {
-                self.rows.remove(&table.number);
+            let threads = if self.wary { 1 + self.waves % 3 } else { 1 };
+            let ends = plan.slice_ends(&from, &kept, limits.table_size, threads);
+            self.waves += 1;
+            let whole = ends == [None] && from.is_empty();
+            let contents = (self.wary && !whole).then(|| self.contents());
+            // All of them are written before the first is installed.
+            let mut written = Vec::new();
+            for end in ends {
+                written.push((self.merged(&plan, &kept, &from, end.as_deref()), end.clone()));
+                from = end.unwrap_or_default();
             }
-            self.version = self.version.with(&numbers, &stay).expect("all are there");
-            let mut merged = merged;
-            for table in kept.iter().rev() {
-                let behind = merged.split_off(&number_of(&table.smallest));
-                self.add(output, behind);
+            self.beside += written.len() - 1;
+            for (mut merged, end) in written {
+                let taken = plan.take_merged(end.as_deref());
+                let numbers: Vec<u64> = taken.iter().map(|table| table.number).collect();
+                let stay: Vec<_> =
+                    taken.iter().filter(is_kept).map(|t| (output, Arc::clone(t))).collect();
+                let inputs = vec![Input { run: output, tables: taken }];
+                let part = Plan { inputs, output: Some(output), may_move: false };
+                part.check_order(&self.version).expect("what is replaced passes nothing");
+                for table in part.tables().filter(|table| !is_kept(table)) {
+                    self.rows.remove(&table.number);
+                }
+                self.version = self.version.with(&numbers, &stay).expect("all are there");
+                for table in kept.iter().rev() {
+                    let behind = merged.split_off(&number_of(&table.smallest));
+                    self.add(output, behind);
+                }
+                self.add(output, merged);
+                assert!(contents.as_ref().is_none_or(|c| *c == self.contents()), "{plan:?}");
+                if end.is_none() {
+                    return;
+                }
+                self.slices += 1;
+                // A pause or a crash may end it here; not for ever, or nothing would come to an end.
+                if self.wary && self.slices < 30 && self.slices.is_multiple_of(3) {
+                    return;
+                }
             }
-            self.add(output, merged);
-            assert!(contents.is_none_or(|contents| contents == self.contents()), "{plan:?}");
-            let Some(end) = end else { return };
-            self.slices += 1;
-            // A pause or a crash may end it here; not for ever, or nothing would come to an end.
-            if self.wary && self.slices < 30 && self.slices.is_multiple_of(3) {
-                return;
-            }
-            from = end;
         }
     }
 
@@ -221,15 +235,16 @@ pub(super) fn converges(plan: Planner<'_>, settled: impl Fn(&Version) -> Result<
         table_size: 2000,
         ..Limits::SMALL
     };
-    let mut slices = 0;
+    let (mut slices, mut beside) = (0, 0);
     for seed in 0..200 {
         let mut tree = Tree::random(seed);
         let contents = tree.contents();
         tree.settle(plan, &limits, |tree| assert!(tree.contents() == contents, "tree {seed}"));
         assert_eq!(settled(&tree.version), Ok(()), "tree {seed}");
         slices += tree.slices;
+        beside += tree.beside;
     }
-    assert!(slices > 100, "{slices} slices");
+    assert!(slices > 100 && beside > 100, "{slices} slices, {beside} of them beside others");
 }
 
 /// What a strategy costs under random writes.

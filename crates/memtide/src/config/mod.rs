@@ -95,6 +95,10 @@ pub struct TreeConfig {
     /// Bytes a second that compactions write, all together, 64 KiB to 1 PiB; flushes are never held up, and compactions
     /// neither while level 0 of a keyspace has twice the runs that start one. Default unlimited.
     pub compaction_rate: Option<u64>,
+    /// Threads that merge tables at once, 1 to 64: a merge of many tables is divided among those that no other merge
+    /// has. Default one less than there are processors, but one at least, and no more than four or one for each 64 MiB
+    /// of the memory budget.
+    pub compaction_threads: Option<u64>,
     /// Smallest value in bytes that is kept apart from its key, in a blob file, 64 B to 8 MiB: it is written once
     /// there, whatever is merged, and read with one read more. Values above 8 MiB always are; with the strategy
     /// `fifo`, which merges nothing, only they. Default 4 KiB.
@@ -147,6 +151,8 @@ pub(crate) struct Settings {
     pub(crate) level1_size: u64,
     pub(crate) min_blob_size: usize,
     pub(crate) compaction_rate: Option<u64>,
+    /// `None`: as the machine has.
+    pub(crate) compaction_threads: Option<usize>,
     pub(crate) fifo_size: u64,
     pub(crate) fifo_age: Option<Duration>,
     pub(crate) wal_segment_size: u64,
@@ -201,6 +207,7 @@ impl Config {
             level1_size: self.tree.level1_size.unwrap_or(64 << 20),
             min_blob_size: small(self.tree.min_blob_size.unwrap_or(4 << 10)),
             compaction_rate: self.tree.compaction_rate,
+            compaction_threads: self.tree.compaction_threads.map(small),
             fifo_size: self.tree.fifo_size.unwrap_or(1 << 30),
             fifo_age: self.tree.fifo_age,
             wal_segment_size,

@@ -14,7 +14,7 @@ use memtide_storage::compress::Codec;
 use super::{Config, ConfigError, KeyspaceConfig};
 
 /// Every key outside `[keyspace.NAME]`.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "data_dir",
     "preset",
     "memtable_type",
@@ -34,6 +34,7 @@ const KEYS: [&str; 24] = [
     "tree.level1_size",
     "tree.min_blob_size",
     "tree.compaction_rate",
+    "tree.compaction_threads",
     "tree.fifo_size",
     "tree.fifo_age",
     "tree.wal_segment_size",
@@ -78,6 +79,9 @@ impl Config {
             "tree.level1_size" => self.tree.level1_size = Some(bytes(key, value)?),
             "tree.min_blob_size" => self.tree.min_blob_size = Some(bytes(key, value)?),
             "tree.compaction_rate" => self.tree.compaction_rate = Some(bytes(key, value)?),
+            "tree.compaction_threads" => {
+                self.tree.compaction_threads = Some(parse(key, value)?);
+            }
             "tree.fifo_size" => self.tree.fifo_size = Some(bytes(key, value)?),
             "tree.fifo_age" => self.tree.fifo_age = Some(duration(key, value)?),
             "tree.wal_segment_size" => self.tree.wal_segment_size = Some(bytes(key, value)?),
@@ -115,6 +119,7 @@ impl Config {
             text(&tree.level1_size),
             text(&tree.min_blob_size),
             text(&tree.compaction_rate),
+            text(&tree.compaction_threads),
             text(&tree.fifo_size),
             text(&age),
             text(&tree.wal_segment_size),
@@ -157,6 +162,7 @@ impl Config {
                 level1_size: Some(settings.level1_size),
                 min_blob_size: Some(settings.min_blob_size as u64),
                 compaction_rate: settings.compaction_rate,
+                compaction_threads: settings.compaction_threads.map(|threads| threads as u64),
                 fifo_size: Some(settings.fifo_size),
                 fifo_age: settings.fifo_age,
                 wal_segment_size: Some(settings.wal_segment_size),
@@ -259,6 +265,7 @@ mod tests {
             ("compaction_check_interval", "2s"),
             ("tree.block_size", "4_096"),
             ("tree.compaction_rate", "20MiB"),
+            ("tree.compaction_threads", "3"),
             ("tree.fifo_age", "7d"),
             ("tree.wal_sink", "mapped"),
             ("compaction", "lazy_leveled"),

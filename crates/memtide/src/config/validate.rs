@@ -98,6 +98,7 @@ impl Config {
         check.bytes("tree.level1_size", tree.level1_size, (4 << 10)..=(1 << 40));
         check.bytes("tree.min_blob_size", tree.min_blob_size, 64..=(8 << 20));
         check.bytes("tree.compaction_rate", tree.compaction_rate, (64 << 10)..=(1 << 50));
+        check.number("tree.compaction_threads", tree.compaction_threads, 1..=64);
         check.bytes("tree.fifo_size", tree.fifo_size, (4 << 10)..=(1 << 50));
         check.duration("tree.fifo_age", tree.fifo_age, Duration::from_secs(1)..=3650 * day);
         check.bytes("tree.wal_segment_size", tree.wal_segment_size, (16 << 10)..=(1 << 30));

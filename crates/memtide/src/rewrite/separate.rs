@@ -6,6 +6,7 @@ use memtide_base::{Error, Result};
 use memtide_storage::FileIdentity;
 use memtide_storage::blob::{BlobHandle, BlobOptions, BlobWriter};
 
+use super::remove;
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::files::{self, BLOB_DIR, SharedFile};
@@ -86,7 +87,7 @@ impl<'e> BlobOutputs<'e> {
         let Some((number, writer)) = self.open.take() else { return Ok(()) };
         let finished = writer.finish();
         if finished.is_err() {
-            self.remove(number);
+            remove(self.engine, SharedFile::Blob(number));
         }
         self.done.push(StoredBlob { keyspace: self.keyspace, number, summary: finished? });
         Ok(())
@@ -111,13 +112,7 @@ impl<'e> BlobOutputs<'e> {
     pub(super) fn remove_all(&mut self) {
         let open = self.open.take().map(|(number, _)| number);
         for number in self.done.iter().map(|blob| blob.number).chain(open) {
-            self.remove(number);
+            remove(self.engine, SharedFile::Blob(number));
         }
-    }
-
-    /// Removes a file that nothing names. Failing to is no error: the next open removes it.
-    fn remove(&self, number: u64) {
-        let name = SharedFile::Blob(number).name();
-        let _ = self.engine.env.vfs.remove(&self.engine.layout.at(name));
     }
 }

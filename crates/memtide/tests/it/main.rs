@@ -7,6 +7,7 @@
 )]
 
 mod basics;
+mod beside;
 mod blobs;
 mod budget;
 mod commits;

@@ -267,6 +267,7 @@ impl Draw {
         config.tree.wal_segment_size = Some(16 << 10);
         config.tree.wal_size = Some(32 << 10);
         config.tree.wal_sink = Some(self.pick(&WalSink::ALL));
+        config.tree.compaction_threads = self.pick(&[None, Some(2), Some(4)]);
         for name in &NAMES[1..] {
             let own = KeyspaceConfig {
                 memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),

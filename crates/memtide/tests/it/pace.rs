@@ -40,6 +40,10 @@ impl Executor for Slow {
     fn wait(&self, event: &Event, seen: u64, limit: Option<Duration>) {
         self.steps.wait(event, seen, limit);
     }
+
+    fn parallelism(&self) -> usize {
+        self.steps.parallelism()
+    }
 }
 
 struct SlowJob {
