@@ -1,6 +1,6 @@
-//! Background jobs: flush, merge in memory, compaction, and the sync of the log at intervals. Each is a state
-//! machine that an executor steps; none keeps the database alive. One that panics ends, and with it the writes:
-//! whoever waits for its work would wait for ever.
+//! Background jobs: flush, merge in memory, compaction, the sync of the log at intervals, and the one in `resume.rs`.
+//! Each is a state machine that an executor steps; none keeps the database alive. One that panics ends, and with it the
+//! writes: whoever waits for its work would wait for ever.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +16,7 @@ use crate::config::Durability;
 use crate::engine::{Engine, Jobs};
 use crate::flush;
 use crate::keyspace_state::KeyspaceState;
+use crate::resume::MendJob;
 use crate::sealed_merge::{self, Merge, SEALED_AT_REST, SEALED_BUSY};
 use crate::write;
 
@@ -49,13 +50,15 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     }
     let sync = submit(Box::new(SyncJob(weak())))?;
     engine.jobs.lock().sync = Some(sync);
+    let mend = submit(Box::new(MendJob::new(engine)))?;
+    engine.jobs.lock().mend = Some(mend);
     Ok(())
 }
 
 /// Waits until all jobs have ended; the engine must be marked as closed.
 pub(crate) fn stop(engine: &Engine) {
-    let Jobs { flush, merge, compaction, sync } = std::mem::take(&mut *engine.jobs.lock());
-    for job in [flush, merge, compaction, sync].into_iter().flatten() {
+    let Jobs { flush, merge, compaction, sync, mend } = std::mem::take(&mut *engine.jobs.lock());
+    for job in [flush, merge, compaction, sync, mend].into_iter().flatten() {
         engine.env.executor.join(job);
     }
 }
@@ -129,24 +132,33 @@ impl Job for FlushJob {
         engine.pace.flushes.lock().begin(engine.env.clock.now());
         // There may be more to do than this one.
         engine.flush_work.store(true, Ordering::Release);
+        if let Some(free) = engine.free_space().filter(|_| engine.health.is_full())
+            && free < keyspace.current().sealed_bytes()
+        {
+            let what = format!("there is no space for it: {free} B are free");
+            return self.failed(&engine, &keyspace, what);
+        }
         // Whoever waits from now on waits for this attempt, not for the one that failed before.
         *engine.flush_failure.lock() = None;
-        let error = match flush::flush_beside_writers(&engine, &keyspace) {
+        match flush::flush_beside_writers(&engine, &keyspace) {
             Ok(bytes) => {
                 engine.pace.flushes.lock().done(engine.env.clock.now(), bytes);
-                return Step::Again;
+                Step::Again
             }
-            Err(error) => error,
-        };
+            Err(error) => self.failed(&engine, &keyspace, error.to_string()),
+        }
+    }
+}
+
+impl FlushJob {
+    /// Says why a flush was not done, and when it is tried again.
+    fn failed(&self, engine: &Engine, keyspace: &KeyspaceState, why: String) -> Step {
         engine.pace.flushes.lock().rest(engine.env.clock.now());
-        *engine.flush_failure.lock() = Some(error.to_string());
+        *engine.flush_failure.lock() = Some(why);
         keyspace.want_flush();
         engine.freed.notify();
-        if engine.health.check_writable().is_err() {
-            Step::Park(None)
-        } else {
-            park(&engine, RETRY)
-        }
+        // Whoever mends what is broken wakes the job.
+        if engine.health.check_running().is_err() { Step::Park(None) } else { park(engine, RETRY) }
     }
 }
 
@@ -245,8 +257,8 @@ impl Job for CompactionJob {
 
     fn step(&mut self) -> Step {
         let Some(engine) = alive(&self.engine) else { return Step::Done };
-        // Whoever ends a pause wakes the job.
-        if engine.health.check_writable().is_err() || engine.hold.is_paused() {
+        // Whoever ends a pause, or mends what is broken, wakes the job.
+        if engine.health.check_running().is_err() || engine.hold.is_paused() {
             engine.pace.compactions.lock().rest(engine.env.clock.now());
             return Step::Park(None);
         }
@@ -304,7 +316,7 @@ impl Job for SyncJob {
 }
 
 fn sync(engine: &Engine) -> Step {
-    if engine.health.check_writable().is_err() {
+    if write::check_syncs(engine).is_err() {
         return Step::Park(None);
     }
     let (interval, syncs) = match engine.settings.durability {

@@ -64,8 +64,8 @@ impl Commit {
     /// Blocks until the log has the write's logged operations on the device, at any durability level.
     ///
     /// # Errors
-    /// `Indeterminate` or `ReadOnly` if the device failed: whether the write survives is not known. `Closed` if the
-    /// database was closed and failed to sync it.
+    /// `Indeterminate` if the device failed: whether the write survives is not known before the database has resumed.
+    /// `Closed` if the database was closed and failed to sync it.
     pub fn wait(&self) -> Result<()> {
         write::sync_to(&self.engine, self.committed.end)
     }
@@ -79,7 +79,7 @@ impl Commit {
         if self.is_synced() {
             return Some(Ok(()));
         }
-        if let Err(failed) = self.engine.health.check_writable() {
+        if let Err(failed) = write::check_syncs(&self.engine) {
             return Some(Err(failed));
         }
         // Closing lets go of the log once it has synced it.

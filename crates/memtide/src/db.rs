@@ -3,7 +3,7 @@
 use std::fmt;
 
 use memtide_base::sync::Arc;
-use memtide_base::{Error, Result, SeqNo, Slice};
+use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
 use memtide_memtable::Anchor;
 
 use crate::batch::BatchBody;
@@ -23,7 +23,7 @@ use crate::stats::{self, Stats};
 use crate::version::{Change, Edit};
 use crate::wal::Log;
 use crate::write::{self, Patience};
-use crate::{compaction, flush, shutdown};
+use crate::{compaction, flush, resume, shutdown};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
 /// included, is dropped.
@@ -251,7 +251,7 @@ impl Db {
     /// Waits until every write acknowledged so far is on the device.
     ///
     /// # Errors
-    /// `Indeterminate`: the device failed; the database takes no more writes.
+    /// `Indeterminate`: the device failed; the database takes no writes before it has resumed.
     pub fn sync(&self) -> Result<()> {
         let engine = self.engine();
         engine.check_open()?;
@@ -281,11 +281,15 @@ impl Db {
         let engine = self.engine();
         self.check_upkeep()?;
         engine.hold.check()?;
-        self.flush()?;
+        let flushed = match self.flush() {
+            // Merges may make some.
+            Err(error) if error.kind() == ErrorKind::NoSpace => Err(error),
+            flushed => Ok(flushed?),
+        };
         let merged = engine.all_keyspaces().iter().try_for_each(|k| compaction::whole(engine, k));
         // Meanwhile the job has left those keyspaces alone.
         engine.wake_compaction();
-        merged
+        merged.and(flushed)
     }
 
     /// Stops compaction of all keyspaces until what this returns is dropped, for times when the device is needed for
@@ -312,7 +316,17 @@ impl Db {
 
     fn check_upkeep(&self) -> Result<()> {
         self.engine().check_open()?;
-        self.engine().health.check_writable()
+        self.engine().health.check_running()
+    }
+
+    /// Has the database take writes again after a failure, now instead of at the next attempt of its own; nothing if it
+    /// does. What was visible before stays so, and is durable once this returns.
+    ///
+    /// # Errors
+    /// What it failed at: the database takes no writes still, and goes on trying. `ReadOnly` if it was opened so, or if
+    /// only opening it again helps ([`HealthState::Failed`](crate::HealthState::Failed)).
+    pub fn resume(&self) -> Result<()> {
+        resume::resume(self.engine())
     }
 
     /// Every logged write below this number survives a power cut.
@@ -321,7 +335,7 @@ impl Db {
         self.engine().durable_seq()
     }
 
-    /// Whether the database takes writes, and if not, why.
+    /// How the database is: whether it takes writes, and if not, why and what to do.
     #[must_use]
     pub fn health(&self) -> Health {
         self.engine().health.current()

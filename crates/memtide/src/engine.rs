@@ -7,8 +7,8 @@
 //! keyspaces  the registry; never held while taking another lock
 //! ```
 //!
-//! Order of taking: keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit` → `manifest`
-//! → keyspace `install`. The commit lock is held over no sync.
+//! Order of taking: `mending` → keyspace `reshape` → keyspace `upkeep` → keyspace `merging` → `sync` → `commit`
+//! → `manifest` → keyspace `install`. The commit lock is held over no sync.
 
 use std::time::Duration;
 
@@ -25,11 +25,12 @@ use memtide_storage::budget::Budget;
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, KeyspaceOptions, Settings};
 use crate::durable::Durable;
-use crate::files::Layout;
-use crate::health::HealthState;
+use crate::files::{BLOB_DIR, Layout, TABLE_DIR};
+use crate::health::{Broken, Vitals};
 use crate::hold::Hold;
 use crate::keyspace_state::KeyspaceState;
 use crate::pace::Pace;
+use crate::reserve::Reserve;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::threads::Threads;
@@ -136,7 +137,11 @@ pub(crate) struct Engine {
     /// How much of the log is on the device, and who waits for more.
     pub(crate) durable: Durable,
     pub(crate) snapshots: Snapshots,
-    pub(crate) health: HealthState,
+    pub(crate) health: Vitals,
+    /// Space for the time when there is none.
+    pub(crate) reserve: Reserve,
+    /// Held by who makes the log and the manifest take writes again.
+    pub(crate) mending: Mutex<()>,
     /// Whether compactions may run, and how fast.
     pub(crate) hold: Hold,
     /// How many threads merge tables at once.
@@ -167,6 +172,7 @@ pub(crate) struct Jobs {
     pub(crate) merge: Option<memtide_env::JobId>,
     pub(crate) compaction: Option<memtide_env::JobId>,
     pub(crate) sync: Option<memtide_env::JobId>,
+    pub(crate) mend: Option<memtide_env::JobId>,
 }
 
 impl Engine {
@@ -222,24 +228,90 @@ impl Engine {
     /// notifies after saying so, so whoever waits behind this count misses neither.
     ///
     /// # Errors
-    /// The database was closed or takes no writes any more.
+    /// The database was closed or takes no writes any more. That there is no space a writer is told when it tries.
     pub(crate) fn count_before_waiting(&self) -> Result<u64> {
         let seen = self.freed.count();
         self.check_open()?;
-        self.health.check_writable()?;
+        self.health.check_running()?;
         Ok(seen)
     }
 
-    /// Stops all writes because of `error`, and tells writers who wait. The sync job tells futures.
+    /// Stops all writes because of `error`, and tells writers who wait. The sync job tells futures, the mend job sees
+    /// to it that they go on.
     pub(crate) fn fail(&self, error: &Error) {
-        self.health.fail(error);
+        let how = match error.kind() {
+            ErrorKind::Internal => Broken::ForGood,
+            ErrorKind::NoSpace => Broken::Space,
+            _ => Broken::Device,
+        };
+        self.health.stop(how, format!("{error:?}"));
+        if how == Broken::Space {
+            self.health.fill(self.shortage(error));
+        }
         self.freed.notify();
         self.wake_sync();
+        self.wake_mend();
+        self.date_health();
+    }
+
+    /// Refuses puts because of `error`, for which there was no space; anything else is as if nothing had been said,
+    /// except that a device that takes no writes at all stops them.
+    pub(crate) fn note_shortage(&self, error: &Error) {
+        if error.kind() == ErrorKind::NoSpace {
+            self.health.fill(self.shortage(error));
+            self.freed.notify();
+            self.wake_mend();
+            self.date_health();
+        } else if is_read_only_device(error) {
+            self.fail(error);
+        }
+    }
+
+    /// Remembers the table or blob file in which damage was found, if that is what the error says.
+    #[cold]
+    pub(crate) fn note_damage(&self, error: &Error) {
+        let Some(file) = error.file().filter(|_| error.is_corruption()) else { return };
+        let is_data = [TABLE_DIR, BLOB_DIR].iter().any(|dir| file.starts_with(dir));
+        // A handle that leads nowhere names only the directory.
+        if is_data && file.extension().is_some() {
+            self.health.damage(file.to_path_buf(), error.to_string());
+            self.date_health();
+        }
+    }
+
+    /// Says when the state of the database changed.
+    pub(crate) fn date_health(&self) {
+        self.health.date(self.env.clock.wall_ms());
+    }
+
+    /// What is free, what is needed and what happened.
+    fn shortage(&self, error: &Error) -> String {
+        let (free, needed) = (self.free_space(), self.space_needed());
+        let free = free.map_or("an unknown number of".to_owned(), |free| free.to_string());
+        format!("{free} B are free, {needed} B are needed; {error:?}")
+    }
+
+    /// Bytes free on the device; `None` if it does not say.
+    pub(crate) fn free_space(&self) -> Option<u64> {
+        self.env.vfs.space(self.layout.root()).ok().map(|space| space.free)
+    }
+
+    /// Bytes that must be free before puts are taken again: the reserve and half as much to work with, what waits to be
+    /// flushed, a small segment, and an eighth of all that, so that it does not begin again at once.
+    pub(crate) fn space_needed(&self) -> u64 {
+        let sealed: u64 = self.all_keyspaces().iter().map(|k| k.current().sealed_bytes()).sum();
+        let least = self.reserve.bytes() * 3 / 2 + sealed + self.scarce_segment_bytes();
+        least + least / 8
+    }
+
+    /// Bytes of a segment of the log while there is no space.
+    pub(crate) fn scarce_segment_bytes(&self) -> u64 {
+        self.reserve.bytes() / 4
     }
 
     /// What a caller without a manifest is told: opened read-only, or closed meanwhile.
     pub(crate) fn no_manifest(&self) -> Error {
-        match self.check_open().and_then(|()| self.health.check_writable()) {
+        match self.check_open().and_then(|()| self.health.check_running()) {
             Err(error) => error,
             Ok(()) => Error::internal("an open, writable database has a manifest"),
         }
@@ -273,6 +345,13 @@ impl Engine {
         }
     }
 
+    /// Has the mend job look whether the database is well.
+    pub(crate) fn wake_mend(&self) {
+        if let Some(job) = self.jobs.lock().mend {
+            self.env.executor.wake(job);
+        }
+    }
+
     /// Has the compaction job look for work.
     pub(crate) fn wake_compaction(&self) {
         if let Some(job) = self.jobs.lock().compaction {
@@ -298,4 +377,12 @@ impl Engine {
             let _ = self.env.vfs.remove(&self.layout.at(file.name()));
         }
     }
+}
+
+/// Whether the operating system says that nothing can be written on this device at all.
+fn is_read_only_device(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &std::io::Error| {
+        cause.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+    })
 }

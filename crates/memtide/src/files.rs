@@ -2,7 +2,7 @@
 //! from text that was read, so nothing outside the directory can be reached.
 //!
 //! ```text
-//! LOCK   CURRENT   MANIFEST-{:016x}   wal/{base_lsn:016x}.wal   sst/{:016x}.sst   blob/{:016x}.blob
+//! LOCK   CURRENT   RESERVE   MANIFEST-{:016x}   wal/{base_lsn:016x}.wal   sst/{:016x}.sst   blob/{:016x}.blob
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use memtide_storage::log::{manifest_file_name, wal_file_name};
 
 pub(crate) const LOCK: &str = "LOCK";
 pub(crate) const CURRENT: &str = "CURRENT";
+/// Space kept for the time when there is none.
+pub(crate) const RESERVE: &str = "RESERVE";
 /// `CURRENT` while it is being written.
 pub(crate) const CURRENT_NEW: &str = "CURRENT.tmp";
 pub(crate) const WAL_DIR: &str = "wal";

@@ -12,7 +12,7 @@ use memtide_base::{Result, SeqNo};
 use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
-use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
+use crate::keyspace_state::{Claim, KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::range::HalfOpen;
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
@@ -39,6 +39,7 @@ fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) 
     let _upkeep = keyspace.upkeep.lock();
     // Closing waits for this lock: what did not begin before must not begin at all.
     engine.check_open()?;
+    engine.health.check_running()?;
     let flushed = flush_claimed(engine, keyspace, at_most);
     // What was claimed is free to be merged, if it is still there.
     engine.wake_merge();
@@ -60,9 +61,31 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     if keyspace.is_logged() {
         write::sync_to(engine, flushed_to)?;
     }
+    let mut changes = write_tables(engine, keyspace, &claim)?;
+    changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
+    let wal_start = install(engine, keyspace, sealed, changes)?;
+    // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
+    drop(claim);
+    engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
+    write::refresh_memory(engine);
+    write::refresh_tree(engine, keyspace);
+    engine.freed.notify();
+    write::release(engine, wal_start);
+    engine.wake_compaction();
+    engine.budget.give_back();
+    Ok(bytes)
+}
+
+/// Writes what was claimed to tables, which are durable and named by nothing then.
+pub(crate) fn write_tables(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    claim: &Claim<'_>,
+) -> Result<Vec<Change>> {
+    let sealed = &claim.tables;
     let readers = engine.snapshots.readers();
     let older = OutsideTables::under_memtables(&claim.version);
-    let mut changes = beyond_faults(sealed, || {
+    beyond_faults(sealed, || {
         rewrite(
             engine,
             Rewrite {
@@ -86,19 +109,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
                 written: &|_| Ok(()),
             },
         )
-    })?;
-    changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
-    let wal_start = install(engine, keyspace, sealed, changes)?;
-    // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
-    drop(claim);
-    engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
-    write::refresh_memory(engine);
-    write::refresh_tree(engine, keyspace);
-    engine.freed.notify();
-    write::release(engine, wal_start);
-    engine.wake_compaction();
-    engine.budget.give_back();
-    Ok(bytes)
+    })
 }
 
 /// Makes the keyspace's new version current; says where the log begins since.

@@ -114,8 +114,8 @@ impl Iter {
     fn next_owned(&mut self, forward: bool) -> Option<Result<(Slice, Slice)>> {
         let found = self.step(forward).transpose()?;
         let entry = found.and_then(|at| Ok((Slice::copy_of(at.key()), at.value()?)));
-        if entry.is_err() {
-            self.state = State::Done;
+        if let Err(error) = &entry {
+            self.fail(error);
         }
         Some(entry)
     }
@@ -127,7 +127,7 @@ impl Iter {
             None => return Ok(None),
         };
         if let Err(error) = prepared {
-            self.state = State::Done;
+            self.fail(&error);
             return Err(error);
         }
         Ok(self.end(forward).map(|at| at.lent()))
@@ -150,11 +150,22 @@ impl Iter {
             State::Failed(error) => error.take().map_or(Ok(false), Err),
             State::Done => return Ok(None),
         };
-        if !matches!(stepped, Ok(true)) {
-            self.state = State::Done;
+        match &stepped {
+            Ok(true) => {}
+            Ok(false) => self.state = State::Done,
+            Err(error) => self.fail(error),
         }
         stepped?;
         Ok(self.end(forward))
+    }
+
+    /// Ends because of an error.
+    #[cold]
+    fn fail(&mut self, error: &Error) {
+        if let State::Open(open) = &self.state {
+            open.handle.engine().note_damage(error);
+        }
+        self.state = State::Done;
     }
 }
 

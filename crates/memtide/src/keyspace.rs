@@ -122,6 +122,7 @@ impl Keyspace {
         let view = self.state.glance();
         let below = engine.snapshots.visible();
         read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), below)
+            .inspect_err(|error| engine.note_damage(error))
     }
 
     /// The values of many keys, in the order the keys are given in, all as of one moment: for each what
@@ -144,6 +145,7 @@ impl Keyspace {
         let view = self.state.current();
         let below = engine.snapshots.visible();
         read::multi_get(&view, &engine.tables, engine.hash_seed, &keys, below)
+            .inspect_err(|error| engine.note_damage(error))
     }
 
     /// Whether a key has a value.

@@ -49,6 +49,8 @@ mod pace;
 mod range;
 mod read;
 mod recovery;
+mod reserve;
+mod resume;
 mod rewrite;
 mod sealed_merge;
 mod shutdown;
@@ -73,7 +75,7 @@ pub use config::{
     Preset, TreeConfig, Violation, WalSink,
 };
 pub use db::{Batch, Db};
-pub use health::Health;
+pub use health::{Health, HealthState, HealthTransition};
 pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};

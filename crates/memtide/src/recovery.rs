@@ -36,12 +36,13 @@ use crate::commit_queue::CommitQueue;
 use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
 use crate::durable::Durable;
 use crate::engine::{Engine, Keyspaces, Tally};
-use crate::files::{self, BLOB_DIR, LOCK, Layout, TABLE_DIR, WAL_DIR};
+use crate::files::{self, BLOB_DIR, LOCK, Layout, RESERVE, TABLE_DIR, WAL_DIR};
 use crate::flush;
-use crate::health::HealthState;
+use crate::health::Vitals;
 use crate::hold::Hold;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
 use crate::pace::Pace;
+use crate::reserve::{self, Reserve};
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
@@ -121,11 +122,12 @@ pub(crate) fn open(
     found_files.check(&state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
     state.next_file = number_above_all(&*env.vfs, &layout, &found_files, state.next_file)?;
+    let has_reserve = keep_reserve(&*env.vfs, &layout, &settings, mode);
     let manifest = match mode {
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
     };
-    let parts = Parts { env, layout, config, registry, settings, lock, graveyard };
+    let parts = Parts { env, layout, config, registry, settings, lock, graveyard, has_reserve };
     let engine = Arc::new(parts.engine(&state, manifest));
     engine.ledger.suspend(true);
     let end = replay(&engine, &state, segments.readers, &mut report)?;
@@ -150,6 +152,17 @@ pub(crate) fn open(
         flush::flush_all(&engine)?;
     }
     Ok((engine, report))
+}
+
+/// Whether the reserve is there. On a device with less free than that it is given up: the open itself needs space.
+fn keep_reserve(vfs: &dyn Vfs, layout: &Layout, settings: &Settings, mode: OpenMode) -> bool {
+    let (path, bytes) = (layout.at(RESERVE), reserve::size_for(settings.max_memtable_size));
+    let is_held = vfs.open_read(&path).and_then(|file| file.len()).is_ok_and(|len| len == bytes);
+    let is_scarce = || vfs.space(layout.root()).is_ok_and(|space| space.free < bytes);
+    if is_held && mode != OpenMode::ReadOnly && is_scarce() {
+        return vfs.remove(&path).is_err();
+    }
+    is_held
 }
 
 fn no_database(root: &Path) -> Error {
@@ -269,6 +282,7 @@ struct Parts<'a> {
     settings: Settings,
     lock: Option<Box<dyn FileLock>>,
     graveyard: Arc<Graveyard>,
+    has_reserve: bool,
 }
 
 impl Parts<'_> {
@@ -303,9 +317,10 @@ impl Parts<'_> {
             let keyspace = KeyspaceState::new(id, name.clone(), options, active, version);
             keyspaces.add(Arc::new(keyspace));
         }
+        let reserve = Reserve::new(settings.max_memtable_size, self.has_reserve);
         let health = match manifest {
-            Some(_) => HealthState::healthy(),
-            None => HealthState::opened_read_only(),
+            Some(_) => Vitals::healthy(),
+            None => Vitals::opened_read_only(),
         };
         let threads = settings.compaction_threads.unwrap_or_else(|| {
             Threads::default_for(self.env.executor.parallelism(), settings.memory_budget)
@@ -332,6 +347,8 @@ impl Parts<'_> {
             durable: Durable::default(),
             snapshots: Snapshots::default(),
             health,
+            reserve,
+            mending: Mutex::new(()),
             hold: Hold::default(),
             threads: Threads::new(threads),
             freed: Event::new(),
@@ -371,7 +388,8 @@ fn replay(
         }
     }
     bulk.finish()?;
-    report.recovered_to = end;
+    // After a resume tables hold all below the start of the log, whatever became of the segments there.
+    report.recovered_to = end.max(state.wal_start);
     engine.durable.reach(end);
     let tables_end = engine
         .all_keyspaces()
@@ -483,14 +501,6 @@ fn start_log(
         .max(PAGE)
         .next_multiple_of(PAGE);
     let bytes = wal::segment_bytes(engine.settings.wal_segment_size, None, 0);
-    let name = files::wal_name(base);
-    // What a crash left of a segment that was being created has this name at most.
-    match engine.env.vfs.remove(&engine.layout.at(&name)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", &name, error));
-        }
-        _ => {}
-    }
     let previous = last.map(|header| (header.salt, end));
     let (env, layout, settings) = (&engine.env, &engine.layout, &engine.settings);
     let writer = wal::create_segment(env, layout, engine.uuid, settings, base, bytes, previous)?;

@@ -170,6 +170,7 @@ pub(crate) fn rewrite(engine: &Engine, merge: Rewrite<'_>) -> Result<Vec<Change>
         }
         Err(error) => {
             outputs.remove_all();
+            engine.note_shortage(&error);
             Err(error)
         }
     }

@@ -110,7 +110,7 @@ pub(crate) fn room_beside_writers(engine: &Engine, keyspace: &KeyspaceState) -> 
 /// Whether a flush is about to take what is sealed anyway.
 fn flush_comes(engine: &Engine, keyspace: &KeyspaceState) -> bool {
     write::flush_is_due(engine, keyspace)
-        && engine.health.check_writable().is_ok()
+        && engine.health.check_running().is_ok()
         && engine.flush_failure.lock().is_none()
 }
 

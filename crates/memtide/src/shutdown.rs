@@ -29,6 +29,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
         drop(keyspace.upkeep.lock());
     }
     drop(engine.sync.lock());
+    drop(engine.mending.lock());
     let finished = finish(engine);
     engine.bury();
     // Whoever still holds a handle can write nothing into files that may have another owner soon.
@@ -44,8 +45,8 @@ fn finish(engine: &Engine) -> Result<()> {
     if engine.manifest.lock().is_none() {
         return Ok(());
     }
-    if let Some(reason) = engine.health.current().reason {
-        return failed_before(engine, &reason);
+    if let Err(stopped) = engine.health.check_running() {
+        return failed_before(engine, &stopped);
     }
     // The log is closed whether or not this works: it holds the writes of others.
     let flushed = flush_unlogged(engine);
@@ -83,11 +84,11 @@ fn close_log(engine: &Engine) -> Result<()> {
 }
 
 /// What closing says after a failure: acknowledged writes may be lost unless all of them are durable.
-fn failed_before(engine: &Engine, reason: &str) -> Result<()> {
+fn failed_before(engine: &Engine, reason: &Error) -> Result<()> {
     let end = engine.commit.lock().as_ref().map_or(0, Log::position);
-    if engine.durable_seq() >= end {
-        return Ok(());
-    }
-    let what = format!("closed without syncing the last writes: {reason}");
-    Err(Error::new(ErrorKind::Indeterminate, what))
+    // Only the manifest may have failed.
+    write::sync_to(engine, end).map_err(|_| {
+        let what = format!("closed without syncing the last writes: {reason}");
+        Error::new(ErrorKind::Indeterminate, what)
+    })
 }

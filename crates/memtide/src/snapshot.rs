@@ -40,6 +40,7 @@ impl Snapshot {
         keyspace.check_of(engine)?;
         let view = keyspace.state().current();
         read::get(&view, &engine.tables, engine.hash_seed, key.as_ref(), self.seqno())
+            .inspect_err(|error| engine.note_damage(error))
     }
 
     /// The values of many keys, in the order the keys are given in; as [`Keyspace::multi_get`].
@@ -57,6 +58,7 @@ impl Snapshot {
         let keys: Vec<K> = keys.into_iter().collect();
         let view = keyspace.state().current();
         read::multi_get(&view, &engine.tables, engine.hash_seed, &keys, self.seqno())
+            .inspect_err(|error| engine.note_damage(error))
     }
 
     /// All keys with their values, in key order.

@@ -8,6 +8,7 @@ use memtide_memtable::{MemtableChoice, Usage};
 
 use crate::config::{Compaction, WalSink};
 use crate::engine::{Engine, Stall};
+use crate::health::Health;
 use crate::keyspace_state::KeyspaceState;
 use crate::version::LEVELS;
 use crate::wal::Log;
@@ -66,6 +67,8 @@ pub struct Stats {
     /// Bytes of keys and values per second that writers are held to at this moment, in the keyspace that is held back
     /// most; `None` while none is.
     pub write_rate: Option<u64>,
+    /// How the database is.
+    pub health: Health,
     /// Why the last background flush failed; `None` if it did not. It is tried again.
     pub flush_failure: Option<String>,
     /// Why the last background compaction failed; `None` if it did not. It is tried again.
@@ -166,6 +169,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         slowdowns_for_memory: StallStats::of(&stalls.slowed_by_memory),
         slowdowns_for_compaction: StallStats::of(&stalls.slowed_by_compaction),
         write_rate: engine.pace.slowest(),
+        health: engine.health.current(),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
     }

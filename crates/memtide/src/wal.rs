@@ -1,10 +1,11 @@
 //! The log of an open database: the active segment and those before it.
 //!
 //! A segment is followed by another only after it was synced to its end, so `prev_end` in the next header is
-//! a promise: if the segment's records end earlier, that is damage. Sizes grow from 1 MiB by four up to the
-//! configured size, so that a small database has a small log.
+//! a promise: if the segment's records end earlier, that is damage. One that failed is followed by another only after
+//! all it holds is in tables and nobody reads it any more; `prev_end` then promises nothing of it. Sizes grow from
+//! 1 MiB by four up to the configured size, so that a small database has a small log.
 
-use memtide_base::Result;
+use memtide_base::{Error, Result};
 use memtide_env::Env;
 use memtide_storage::log::{
     HEADER_LEN, LogHeader, LogKind, LogWriter, RecordKind, SEGMENT_BYTES_MAX,
@@ -13,7 +14,7 @@ use memtide_storage::log::{
 use crate::config::{Settings, WalSink};
 use crate::files::{self, Layout, WAL_DIR};
 
-const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+pub(crate) const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 const SEGMENT_GROWTH: u64 = 4;
 const PAGE: u64 = 4096;
 /// What of the log is mapped is resident beside the memory budget: at most this part of it.
@@ -42,6 +43,8 @@ pub(crate) struct Log {
     pub(crate) sealed: bool,
     /// A record of at least this size must fit into the next segment.
     pub(crate) wanted: u64,
+    /// An append or a sync of the active segment failed: it is never written to or synced again.
+    pub(crate) failed: bool,
     /// Position behind the last idle mark.
     marked: u64,
     /// Writes since the database was opened, and the groups they were appended in.
@@ -53,7 +56,8 @@ impl Log {
     /// A log whose active segment is empty.
     pub(crate) fn new(writer: LogWriter, older: Vec<Segment>) -> Self {
         let marked = writer.position();
-        Self { writer, older, sealed: false, wanted: 0, marked, writes: 0, groups: 0 }
+        let (sealed, wanted, failed) = (false, 0, false);
+        Self { writer, older, sealed, wanted, failed, marked, writes: 0, groups: 0 }
     }
 
     /// LSN of the next record.
@@ -90,6 +94,13 @@ impl Log {
         self.writer = writer;
         self.sealed = false;
         self.wanted = 0;
+        self.failed = false;
+    }
+
+    /// LSN behind all that the active segment could take.
+    pub(crate) fn span_end(&self) -> u64 {
+        let header = self.writer.header();
+        header.base + header.segment_bytes
     }
 
     /// Bytes of all segments, the unused end of the active one not counted.
@@ -116,7 +127,9 @@ impl Log {
     pub(crate) fn mark(&mut self, durable: u64) -> Result<()> {
         let position = self.writer.position();
         if position > self.marked && durable >= position && self.admits(RECORD_MIN) {
-            self.writer.append(RecordKind::Skip, 0, &[], position)?;
+            let appended = self.writer.append(RecordKind::Skip, 0, &[], position);
+            self.failed |= appended.is_err();
+            appended?;
             self.marked = self.writer.position();
         }
         Ok(())
@@ -155,6 +168,13 @@ pub(crate) fn create_segment(
     };
     let name = files::wal_name(base);
     let (vfs, path) = (&*env.vfs, layout.at(&name));
+    // What an attempt that failed, or was cut off by a crash, left of this segment has this name at most.
+    match vfs.remove(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &name, error));
+        }
+        _ => {}
+    }
     let window = settings.memory_budget / WINDOW_SHARE;
     let writer = match settings.wal_sink {
         WalSink::File => LogWriter::create(vfs, &path, &name, header, bytes)?,

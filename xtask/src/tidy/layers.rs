@@ -12,11 +12,14 @@ const SRC: &str = "crates/memtide/src";
 /// Each layer with its top-level modules, lowest first.
 const LAYERS: &[(&str, &[&str])] = &[
     ("words", &["config", "health", "hold", "range", "snapshots", "threads"]),
-    ("shape of the tree", &["blob_store", "durable", "files", "table_store", "version", "wal"]),
+    (
+        "shape of the tree",
+        &["blob_store", "durable", "files", "reserve", "table_store", "version", "wal"],
+    ),
     ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace"]),
     ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
-    ("drivers", &["background", "handle", "recovery", "shutdown", "verify"]),
+    ("drivers", &["background", "handle", "recovery", "resume", "shutdown", "verify"]),
     (
         "facade",
         &[

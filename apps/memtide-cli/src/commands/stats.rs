@@ -70,7 +70,9 @@ fn whole(stats: &Stats) -> comfy_table::Table {
     let mut table = report::table(["database", ""]);
     let (budget, used) = (report::bytes(stats.memory_budget), report::bytes(stats.memory_used));
     let segments = stats.wal_segments;
+    let reason = stats.health.reason.as_deref().map(|reason| format!(": {reason}"));
     for (name, value) in [
+        ("health", format!("{}{}", stats.health.state, reason.unwrap_or_default())),
         ("memory", format!("{used} of {budget}")),
         ("cache", report::bytes(stats.cache_bytes)),
         ("cache hits, misses", format!("{}, {}", stats.cache_hits, stats.cache_misses)),

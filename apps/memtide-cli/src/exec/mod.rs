@@ -9,7 +9,7 @@
 //! | `scan KS FROM TO [rev] [limit N]` | `rows KEY=VALUE …` |
 //! | `begin` … `commit` | `ok`, then one answer for all writes between, which happen together |
 //! | `snapshot` … `release` | reads between them see the database as it was at `snapshot` |
-//! | `memtable KS TYPE`, `flush`, `compact`, `sync`, `close` | `ok seq=N durable=M` |
+//! | `memtable KS TYPE`, `flush`, `compact`, `sync`, `resume`, `close` | `ok seq=N durable=M` |
 //! | `stats`, `health` | `ok {…}`, one line of JSON |
 //!
 //! `KS` is a keyspace: `d` is the default one, others are made when first named. Bytes are hexadecimal, `.`

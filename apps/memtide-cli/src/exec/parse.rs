@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use memtide::{Error, ErrorKind, MemtableType};
+use memtide::{Error, MemtableType};
 
 use crate::formats::hex;
 
@@ -29,6 +29,7 @@ pub(crate) enum Command {
     Flush,
     Compact,
     Sync,
+    Resume,
     Stats,
     Health,
     Close,
@@ -77,10 +78,7 @@ fn named(name: &str, words: &mut Words<'_>) -> memtide::Result<Command> {
         "stats" => Command::Stats,
         "health" => Command::Health,
         "close" => Command::Close,
-        "resume" => {
-            return Err(Error::new(ErrorKind::Unsupported, "resume is not built yet")
-                .with_hint("close the database and open it again"));
-        }
+        "resume" => Command::Resume,
         _ => {
             let message = format!("unknown command {:?}", short(name));
             return Err(Error::invalid_argument(message).with_hint(format!("known: {COMMANDS}")));
@@ -172,6 +170,7 @@ mod tests {
                 Command::Scan { keyspace: d(), bounds: part, reverse: false, limit: usize::MAX },
             ),
             ("memtable d trie", Command::Memtable { keyspace: d(), kind: MemtableType::Trie }),
+            ("resume", Command::Resume),
             ("close", Command::Close),
         ] {
             assert_eq!(command(line.as_bytes()).expect(line), want, "{line}");
@@ -190,7 +189,6 @@ mod tests {
             ("scan d - - backwards", "INVALID", "scan takes \"rev\""),
             ("scan d - - limit -1", "INVALID", "limit \"-1\" is no number"),
             ("memtable d skiplists", "INVALID", "did you mean \"skiplist\"?"),
-            ("resume", "UNSUPPORTED", "not built yet"),
         ] {
             let error = command(line.as_bytes()).expect_err(line);
             assert_eq!(error.kind().code(), code, "{line}");

@@ -56,6 +56,7 @@ impl Session {
             Command::Flush => self.upkeep(Db::flush),
             Command::Compact => self.upkeep(Db::compact),
             Command::Sync => self.upkeep(Db::sync),
+            Command::Resume => self.upkeep(Db::resume),
             Command::Stats => Ok(format!("ok {}", stats::json(&self.db.stats()))),
             Command::Health => Ok(format!("ok {}", stats::health(&self.db.health()))),
             Command::Close => {

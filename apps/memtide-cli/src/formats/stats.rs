@@ -1,6 +1,6 @@
 //! Statistics and health as JSON documents with stable field names.
 
-use memtide::{Health, KeyspaceStats, LevelStats, StallStats, Stats};
+use memtide::{Health, HealthTransition, KeyspaceStats, LevelStats, StallStats, Stats};
 use serde_json::{Value, json};
 
 /// The fields of [`Stats`] by their names.
@@ -31,6 +31,7 @@ pub(crate) fn json(stats: &Stats) -> Value {
         "slowdowns_for_memory": stall(stats.slowdowns_for_memory),
         "slowdowns_for_compaction": stall(stats.slowdowns_for_compaction),
         "write_rate": stats.write_rate,
+        "health": health(&stats.health),
     })
 }
 
@@ -67,7 +68,25 @@ fn keyspace(stats: &KeyspaceStats) -> Value {
     })
 }
 
-/// The state and, where something is wrong, why.
+/// The state and, where something is wrong, why and what to do; then how it came to that.
 pub(crate) fn health(health: &Health) -> Value {
-    json!({ "state": health.state, "reason": health.reason })
+    let recent: Vec<Value> = health.recent.iter().map(transition).collect();
+    json!({
+        "state": health.state.name(),
+        "reason": health.reason,
+        "advice": health.advice,
+        "since_ms": health.since_ms,
+        "damaged": health.damaged,
+        "transitions": health.transitions,
+        "recent": recent,
+    })
+}
+
+fn transition(one: &HealthTransition) -> Value {
+    json!({
+        "at_ms": one.at_ms,
+        "from": one.from.name(),
+        "to": one.to.name(),
+        "reason": one.reason,
+    })
 }

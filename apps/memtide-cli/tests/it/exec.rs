@@ -24,7 +24,6 @@ fn each_line_is_answered_by_one_line() {
         ("scan d - 6b", "rows .=."),
         ("scan d . 6c rev", "rows 6b=76 .=."),
         ("scan users - -", "rows"),
-        ("health", "ok {\"reason\":null,\"state\":\"healthy\"}"),
     ] {
         assert_eq!(exec.ask(line), answer, "{line}");
     }
@@ -32,6 +31,15 @@ fn each_line_is_answered_by_one_line() {
     let stats: serde_json::Value =
         serde_json::from_str(stats.strip_prefix("ok ").expect("ok")).expect("JSON");
     assert_eq!(stats["keyspaces"].as_array().map(Vec::len), Some(2), "default and users");
+    let health = exec.ask("health");
+    let health: serde_json::Value =
+        serde_json::from_str(health.strip_prefix("ok ").expect("ok")).expect("JSON");
+    assert_eq!(
+        (&health["state"], &health["reason"]),
+        (&"healthy".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(stats["health"], health);
+    exec.acknowledge("resume");
     exec.acknowledge("del d 6b");
     assert_eq!(exec.ask("get d 6b"), "nil");
     let ended = exec.end();
@@ -48,7 +56,6 @@ fn a_line_that_fails_is_answered_and_the_next_is_read() {
         ("put d 0 00", "err INVALID "),
         ("put d 00", "err INVALID "),
         ("memtable d skiplists", "err INVALID unknown memtable type \"skiplists\""),
-        ("resume", "err UNSUPPORTED "),
         ("commit", "err INVALID "),
         ("release", "err INVALID "),
     ] {

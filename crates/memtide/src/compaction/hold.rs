@@ -12,7 +12,7 @@ const OVERLOAD: usize = 2;
 /// No compaction may begin or go on: `Busy` while a pause is held; the database is closed or takes no writes any more.
 pub(super) fn check(engine: &Engine) -> Result<()> {
     engine.check_open()?;
-    engine.health.check_writable()?;
+    engine.health.check_running()?;
     engine.hold.check()
 }
 

@@ -4,6 +4,7 @@
 //! Deciding and doing are apart: a strategy is a pure function of a version that gives a plan, [`step`] and [`whole`]
 //! ask for one and do the I/O.
 
+mod admission;
 mod fifo;
 mod garbage;
 mod hold;
@@ -41,7 +42,7 @@ type Alone<'k> = MutexGuard<'k, ()>;
 pub(crate) fn step(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>) -> Result<bool> {
     match keyspace.reshape.try_lock() {
         Some(alone) => {
-            let done = urgent(engine, keyspace, &alone);
+            let done = urgent(engine, keyspace, &alone).inspect_err(|e| engine.note_damage(e));
             refresh_pace(engine, keyspace);
             done
         }
@@ -81,6 +82,7 @@ fn refresh_pace(engine: &Engine, keyspace: &KeyspaceState) {
 /// As [`step`].
 pub(crate) fn whole(engine: &Arc<Engine>, keyspace: &Arc<KeyspaceState>) -> Result<()> {
     let done = all(engine, keyspace, &keyspace.reshape.lock());
+    let done = done.inspect_err(|error| engine.note_damage(error));
     refresh_pace(engine, keyspace);
     done
 }

@@ -15,7 +15,7 @@ pub(super) const LEVEL0_MAX: usize = 64;
 
 /// Tables' worth of input that one slice of a merge takes, more or less: what is written before anything that it
 /// replaces can go.
-const SLICE_TABLES: u64 = 16;
+pub(super) const SLICE_TABLES: u64 = 16;
 
 /// Tables' worth of input of a slice that is written beside others, at least: each ends with a table that is not full,
 /// and is installed with a sync.

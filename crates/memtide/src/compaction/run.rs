@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::plan::{Input, Plan};
 use super::progress::Progress;
 use super::slices::Slices;
-use super::{Alone, hold};
+use super::{Alone, admission, hold};
 use crate::config::Compaction;
 use crate::engine::Engine;
 use crate::keyspace_state::KeyspaceState;
@@ -31,6 +31,9 @@ pub(super) fn run(
     let version = Arc::clone(&keyspace.current().version);
     let Some(plan) = choose(&version)? else { return Ok(false) };
     debug_assert_eq!(plan.check(&version), Ok(()), "{plan:?}");
+    if !admission::admits(engine, &version, &plan)? {
+        return Ok(false);
+    }
     let progress = Arc::new(Progress::of(engine, keyspace, &plan));
     if let (None, Some(output)) = (plan.is_move(), plan.output) {
         let last = version.deepest().max(output.level);

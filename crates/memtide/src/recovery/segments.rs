@@ -95,8 +95,8 @@ pub(super) fn open_segments(
 /// Sees to it that what is replayed is there after the next power cut as well.
 ///
 /// If a sync of the file failed since the machine started, its pages may be shown and yet never be written
-/// by any later sync, unless they are written again. Only the newest segment can be like that, from
-/// `sure_to` on: no segment follows one whose sync failed, except through here.
+/// by any later sync, unless they are written again. Of the segments that are needed only the newest can be like that,
+/// from `sure_to` on: no segment follows one whose sync failed, except through here, or once tables hold all of it.
 fn make_durable(vfs: &dyn Vfs, path: &Path, sure_to: u64) -> std::io::Result<()> {
     let (file, shown) = (vfs.open_write(path)?, vfs.open_read(path)?);
     let len = shown.len()?;

@@ -11,8 +11,9 @@
 //! # Order (each step durable before the next)
 //! new manifest's bytes → its name → `CURRENT.tmp`'s bytes → rename to `CURRENT` → the rename.
 //!
-//! After a failed append or sync nothing more is written to that file and nothing the edit adds or drops is
-//! removed; a manifest that failed stays failed until the database is opened again.
+//! After a failed append or sync nothing more is written to that file, and no edit is taken. [`Manifest::renew`] goes
+//! on in a new file, with the state before the edit that failed. Whether that edit would have survived nobody knows
+//! before the new file is current, so until then nothing that it adds or drops is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,7 +31,7 @@ use super::edit::{Change, ClosedWal, Edit, StoredBlob, StoredTable};
 use super::table_meta::{Graveyard, TableMeta};
 use super::{RunId, Version};
 use crate::config::{Compaction, KeyspaceOptions, check_keyspace_name};
-use crate::files::{self, CURRENT, CURRENT_NEW, Layout};
+use crate::files::{self, CURRENT, CURRENT_NEW, Layout, SharedFile};
 
 const CURRENT_FORMAT: &str = "memtide 1";
 const ROLL_BYTES_MIN: u64 = 1 << 20;
@@ -263,6 +264,16 @@ impl ManifestState {
         Ok(())
     }
 
+    /// Whether the file is part of a keyspace's version.
+    fn names(&self, file: SharedFile) -> bool {
+        self.keyspaces.iter().any(|keyspace| match file {
+            SharedFile::Table(number) => {
+                keyspace.version.tables().any(|table| table.number == number)
+            }
+            SharedFile::Blob(number) => keyspace.version.blob(number).is_some(),
+        })
+    }
+
     /// The changes that give a keyspace these options; none if it has them.
     pub(crate) fn option_changes(&self, id: u32, options: &KeyspaceOptions) -> Vec<Change> {
         let (stored, compaction) = (&self.keyspace(id).options, options.compaction);
@@ -309,6 +320,10 @@ pub(crate) struct Manifest {
     state: ManifestState,
     /// Set by the first failure; nothing is written after it.
     failed: bool,
+    /// Files of edits that failed or were refused: the next manifest does not name them.
+    doubtful: Vec<SharedFile>,
+    /// Manifests that were given up, or never became current for sure.
+    given_up: Vec<u64>,
 }
 
 impl Manifest {
@@ -345,6 +360,8 @@ impl Manifest {
             snapshot_bytes: snapshot.len() as u64,
             state,
             failed: false,
+            doubtful: Vec::new(),
+            given_up: Vec::new(),
         };
         manifest.mark()?;
         Ok(manifest)
@@ -375,11 +392,24 @@ impl Manifest {
     /// Makes an edit durable and applies it; the files of what no version names any more go with their last users.
     ///
     /// # Errors
-    /// The edit may or may not be in the manifest after a crash; no further edit is accepted.
-    pub(crate) fn append(&mut self, mut edit: Edit) -> Result<()> {
+    /// The edit may or may not be in the manifest after a crash; no further edit is accepted before a
+    /// [`Manifest::renew`].
+    pub(crate) fn append(&mut self, edit: Edit) -> Result<()> {
+        let added: Vec<_> = edit.changes.iter().filter_map(added_file).collect();
+        let appended = self.append_or_fail(edit);
+        if appended.is_err() {
+            self.doubtful.extend(added);
+        }
+        appended
+    }
+
+    fn append_or_fail(&mut self, mut edit: Edit) -> Result<()> {
         if self.failed {
-            return Err(Error::new(ErrorKind::ReadOnly, "the manifest failed before")
-                .with_hint("open the database again"));
+            return Err(Error::new(ErrorKind::ReadOnly, "the manifest failed before"));
+        }
+        // Before the edit: if it fails, the edit was not written.
+        if self.writer.position() > ROLL_BYTES_MIN.max(ROLL_SNAPSHOTS * self.snapshot_bytes) {
+            self.renew()?;
         }
         edit.changes.push(Change::NextFile { number: self.state.next_file });
         let mut next = self.state.clone();
@@ -387,25 +417,47 @@ impl Manifest {
         self.failed = true;
         let bytes = edit.encode(self.chain);
         self.writer.append(RecordKind::Meta, 0, &bytes, self.synced)?;
-        self.writer.sync()?;
+        // Whatever a sync fails for, the device has failed.
+        let failed_sync = |error| {
+            let what = "could not sync the manifest";
+            let file = files::manifest_name(self.number);
+            Error::new(ErrorKind::Io, what).with_file(file).with_source(error)
+        };
+        self.writer.sync().map_err(failed_sync)?;
         self.mark()?;
         self.failed = false;
         self.chain = xxh3_64(0, &bytes);
         self.state = next;
         retired.release();
-        if self.writer.position() > ROLL_BYTES_MIN.max(ROLL_SNAPSHOTS * self.snapshot_bytes) {
-            self.roll()?;
-        }
         Ok(())
     }
 
-    /// Goes on in a new file that begins with the present state.
-    fn roll(&mut self) -> Result<()> {
+    /// Whether no edit is taken before a [`Manifest::renew`].
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Goes on in a new file that begins with the present state, which knows nothing of an edit that failed. The files
+    /// that such edits would have added are removed then, and so are older manifests.
+    ///
+    /// # Errors
+    /// Any of the manifests tried so far may be current after a crash, all of them with their files; no edit is
+    /// accepted before another attempt.
+    pub(crate) fn renew(&mut self) -> Result<()> {
         self.failed = true;
-        let old = files::manifest_name(self.number);
-        *self = Self::create(&self.env, &self.layout, self.state.clone())?;
-        // Failing to is no error: the next open removes it.
-        let _ = self.env.vfs.remove(&self.layout.at(&old));
+        self.given_up.push(self.number);
+        let state = self.state.clone();
+        // Whatever becomes of it, the next attempt has another name.
+        self.number = self.take_number();
+        let (doubtful, given_up) = (self.doubtful.clone(), self.given_up.clone());
+        *self = Self::create(&self.env, &self.layout, state)?;
+        // Failing to remove them is no error: the next open does.
+        for number in given_up {
+            let _ = self.env.vfs.remove(&self.layout.at(files::manifest_name(number)));
+        }
+        for file in doubtful.into_iter().filter(|file| !self.state.names(*file)) {
+            let _ = self.env.vfs.remove(&self.layout.at(file.name()));
+        }
         Ok(())
     }
 
@@ -414,6 +466,15 @@ impl Manifest {
     fn mark(&mut self) -> Result<()> {
         self.synced = self.writer.position();
         self.writer.append(RecordKind::Skip, 0, &[], self.synced).map(drop)
+    }
+}
+
+/// The file that a change makes part of a version.
+fn added_file(change: &Change) -> Option<SharedFile> {
+    match change {
+        Change::TableAdd(table) => Some(SharedFile::Table(table.number)),
+        Change::BlobAdd(blob) => Some(SharedFile::Blob(blob.number)),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@
 //! of everything and begins again.
 //!
 //! State after an error: nothing of the batches is visible. If the append itself failed, records may be
-//! found whole by recovery, and the database takes no more writes.
+//! found whole by a recovery before the database has resumed, and it takes no writes until then.
 
 use memtide_base::sync::{Arc, Guard};
 use memtide_base::{Error, ErrorKind, Kind, Result, SeqNo, hash};
@@ -43,11 +43,18 @@ pub(super) fn commit<W: Writes>(
     log: &mut Option<Log>,
     group: &[&W],
 ) -> Result<Attempt> {
+    engine.check_open()?;
+    if let Err(refused) = engine.health.check_writable() {
+        let gives = |writes: &&W| gives_space(*writes);
+        match group.iter().all(gives) && engine.health.is_full() {
+            true => {}
+            false if group.len() > 1 => return Ok(Attempt::Apart),
+            false => return Err(refused),
+        }
+    }
     if engine.memtable_bytes() >= engine.memtable_share() {
         return Ok(Attempt::Needs(Need::Memory));
     }
-    engine.check_open()?;
-    engine.health.check_writable()?;
     let log = log
         .as_mut()
         .ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the database was opened read-only"))?;
@@ -98,6 +105,12 @@ pub(super) fn commit<W: Writes>(
     }
 }
 
+/// Whether a write only deletes, so that it is taken where there is no space.
+pub(super) fn gives_space<W: Writes>(writes: &W) -> bool {
+    let mut ops = writes.ops(true).chain(writes.ops(false));
+    ops.all(|op| matches!(op.kind, Kind::Delete | Kind::RangeDelete))
+}
+
 /// Appends the group to the log, inserts it where there is room and shows it.
 fn apply<'c, W: Writes>(
     engine: &Engine,
@@ -107,7 +120,7 @@ fn apply<'c, W: Writes>(
     rooms: &mut Few<Reservation<'c>>,
 ) -> Result<Few<Committed>> {
     let mut unfinished = Unfinished { engine, is_over: false };
-    let first = append(engine, log, group)?;
+    let first = append(engine, log, group).inspect_err(|_| unfinished.is_over = true)?;
     let mut lsn = first;
     let mut committed = Few::new();
     for writes in group {
@@ -123,7 +136,7 @@ fn apply<'c, W: Writes>(
 }
 
 /// From the append to the publication. If a panic comes between, part of a group may be inserted, and the next writer
-/// would show it: nobody may write any more. After an error the writes are stopped for that reason already.
+/// would show it: nobody may write any more.
 struct Unfinished<'e> {
     engine: &'e Engine,
     is_over: bool,
@@ -174,7 +187,11 @@ fn append<W: Writes>(engine: &Engine, log: &mut Log, group: &[&W]) -> Result<Seq
         .iter()
         .try_for_each(|writes| stage(&mut log.writer, *writes, durable))
         .and_then(|()| log.writer.write());
-    appended.map(|()| first).inspect_err(|error| engine.fail(error))
+    appended.map(|()| first).map_err(|error| {
+        log.failed = true;
+        engine.fail(&error);
+        error.with_hint("it is not visible, and comes back only if the database is closed or dies before it resumes")
+    })
 }
 
 fn stage<W: Writes>(log: &mut LogWriter, writes: &W, durable: SeqNo) -> Result<()> {

@@ -30,6 +30,7 @@ pub(crate) fn refresh_memory(engine: &Engine) -> bool {
     let rate = pace::rate(pressure, engine.pace.flushes.lock().per_second());
     if rate != engine.pace.memory() {
         engine.pace.set_memory(engine.env.clock.now(), rate);
+        note_pace(engine);
     }
     pressure > 0
 }
@@ -49,6 +50,14 @@ pub(crate) fn refresh_tree(engine: &Engine, keyspace: &KeyspaceState) {
     keyspace.pace.set_rate(rate);
     let slowest = engine.all_keyspaces().iter().filter_map(|each| each.pace.rate()).min();
     engine.pace.set_trees(engine.env.clock.now(), slowest);
+    note_pace(engine);
+}
+
+/// Has the state of the database say whether writers are held back.
+fn note_pace(engine: &Engine) {
+    if engine.health.throttle(|| !engine.pace.is_free()) {
+        engine.date_health();
+    }
 }
 
 /// Memory that is worth a flush only if it is at least this part of the memtables' share: what readers pin no flush

@@ -3,7 +3,7 @@
 use memtide_base::sync::{Arc, MutexGuard, relax};
 use memtide_base::{Error, Result};
 
-use super::commit::{Attempt, commit};
+use super::commit::{Attempt, commit, gives_space};
 use super::segments;
 use super::wait::{Patience, Waits};
 use crate::batch::{BATCH_RANGE_DELETES_MAX, BatchBody, Writes};
@@ -27,14 +27,18 @@ pub(crate) fn write(
     patience: Patience,
 ) -> Result<Committed> {
     engine.check_open()?;
-    engine.health.check_writable()?;
+    if let Err(refused) = engine.health.check_writable()
+        && !may_go_on(engine, &writes)
+    {
+        return Err(refused);
+    }
     let is_logged = writes.count(true) > 0;
     if !is_logged && writes.count(false) == 0 {
         let end = engine.snapshots.visible();
         return Ok(Committed { last: end.saturating_sub(1), end, is_logged: true });
     }
     debug_assert!(writes.keyspaces().iter().all(|own| is_of(engine, own)), "checked when added");
-    let mut waits = Waits::new(engine, patience);
+    let mut waits = Waits::new(engine, patience, gives_space(&writes));
     let turn = if engine.pace.is_free() { None } else { waits.wait_for_turn(&writes)? };
     let committed = commit_in_turn(engine, writes, waits).inspect_err(|_| {
         if let Some(turn) = turn {
@@ -45,6 +49,16 @@ pub(crate) fn write(
         segments::sync_to(engine, committed.end)?;
     }
     Ok(committed)
+}
+
+/// Whether a write is taken although not all are: one that deletes, while there is no space. The reserve goes for it.
+#[cold]
+fn may_go_on(engine: &Engine, writes: &impl Writes) -> bool {
+    let may = engine.health.is_full() && gives_space(writes);
+    if may {
+        engine.reserve.release(&*engine.env.vfs, &engine.layout);
+    }
+    may
 }
 
 fn commit_in_turn(engine: &Engine, writes: impl Writes, mut waits: Waits<'_>) -> Result<Committed> {
@@ -179,7 +193,7 @@ mod tests {
     use memtide_env::{Env, Simulation};
 
     use super::*;
-    use crate::{Config, Db};
+    use crate::{Config, Db, HealthState};
 
     const WRITERS: usize = 8;
 
@@ -304,7 +318,7 @@ mod tests {
             let error = db.put(writer.to_be_bytes(), "v").expect_err("the device failed");
             assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::ReadOnly), "{error:?}");
         });
-        assert_eq!((db.iter().count(), db.health().state), (0, "read_only"));
+        assert_eq!((db.iter().count(), db.health().state), (0, HealthState::ReadOnly));
     }
 
     #[test]

@@ -13,5 +13,5 @@ pub(crate) use controller::{
 };
 pub(crate) use group::write;
 pub(crate) use rotate::{LARGE_ENTRY, flush_is_due, rotate, rotate_anyway};
-pub(crate) use segments::{follow, release, sync_to};
+pub(crate) use segments::{check_syncs, follow, release, replace, sync_to};
 pub(crate) use wait::Patience;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use memtide_base::{Error, ErrorKind, Result, SeqNo};
 use memtide_env::WriteFile;
+use memtide_storage::log::{LogHeader, LogWriter};
 
 use crate::engine::Engine;
 use crate::files::{self, WAL_DIR};
-use crate::wal::{Segment, create_segment, segment_bytes};
+use crate::health::Broken;
+use crate::wal::{FIRST_SEGMENT_BYTES, Log, Segment, create_segment, segment_bytes};
 
 /// Replaces a sealed segment by the next one. Called without the commit lock, so nothing waits for the
 /// disk while holding it; writers that need room wait here.
@@ -18,18 +20,22 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     let (file, header, position, wanted) = {
         let commit = engine.commit.lock();
         let Some(log) = commit.as_ref() else { return Err(read_only()) };
+        if log.failed {
+            return Err(unsure());
+        }
         if !log.sealed {
             return Ok(());
         }
         (log.writer.file(), log.writer.header().clone(), log.position(), log.wanted)
     };
     sync_file(engine, &*file, position)?;
-    let base = header.base + header.segment_bytes;
-    let bytes = segment_bytes(engine.settings.wal_segment_size, Some(header.segment_bytes), wanted);
-    let previous = Some((header.salt, position));
-    let (env, layout, settings) = (&engine.env, &engine.layout, &engine.settings);
-    let writer = create_segment(env, layout, engine.uuid, settings, base, bytes, previous)
-        .inspect_err(|error| engine.fail(error))?;
+    let writer = create_next(engine, &header, position, wanted).inspect_err(|error| {
+        if error.kind() == ErrorKind::NoSpace {
+            engine.note_shortage(error);
+        } else {
+            engine.fail(error);
+        }
+    })?;
     let mut commit = engine.commit.lock();
     let Some(log) = commit.as_mut() else { return Err(read_only()) };
     log.follow(writer);
@@ -39,6 +45,50 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
     if over {
         engine.wake_flush();
     }
+    Ok(())
+}
+
+/// The segment behind the one with this `header`, which was synced up to `synced`. Where it finds no space it is made
+/// as small as may be.
+fn create_next(engine: &Engine, header: &LogHeader, synced: u64, wanted: u64) -> Result<LogWriter> {
+    let base = header.base + header.segment_bytes;
+    let usual = segment_bytes(engine.settings.wal_segment_size, Some(header.segment_bytes), wanted);
+    let small = |bytes: u64| segment_bytes(usual.min(bytes), None, wanted);
+    let previous = Some((header.salt, synced));
+    let create = |bytes| {
+        let (env, layout, settings) = (&engine.env, &engine.layout, &engine.settings);
+        create_segment(env, layout, engine.uuid, settings, base, bytes, previous)
+    };
+    if engine.health.lacks_space() {
+        return create(small(engine.scarce_segment_bytes()));
+    }
+    match create(usual) {
+        Err(error) if error.kind() == ErrorKind::NoSpace && usual > small(FIRST_SEGMENT_BYTES) => {
+            create(small(FIRST_SEGMENT_BYTES))
+        }
+        created => created,
+    }
+}
+
+/// Goes on in a new segment behind one that failed. All that is logged is in tables, the manifest says that the log
+/// begins behind the failed one, and nobody writes.
+///
+/// # Errors
+/// The log is as it was; it can be tried again.
+pub(crate) fn replace(engine: &Engine) -> Result<()> {
+    let _sync = engine.sync.lock();
+    let (header, wanted) = {
+        let commit = engine.commit.lock();
+        let Some(log) = commit.as_ref() else { return Err(read_only()) };
+        (log.writer.header().clone(), log.wanted)
+    };
+    // Of what the failed one holds nothing is promised.
+    let writer = create_next(engine, &header, header.base, wanted)?;
+    let start = writer.position();
+    if let Some(log) = engine.commit.lock().as_mut() {
+        log.follow(writer);
+    }
+    engine.durable.reach(start);
     Ok(())
 }
 
@@ -56,7 +106,7 @@ pub(super) fn wait_for_next(engine: &Engine, left: Duration) -> Result<()> {
 /// lock is not held meanwhile.
 ///
 /// # Errors
-/// `Indeterminate`: the writes are visible but may be lost in a power cut; the database is read-only. `Closed` if it
+/// `Indeterminate`: the writes are visible but may be lost in a power cut before the database resumes. `Closed` if it
 /// was closed and that did not sync them.
 pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
     if engine.durable_seq() >= lsn {
@@ -70,6 +120,7 @@ pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
         let commit = engine.commit.lock();
         // A replay has no log yet, and no database that is closed has one.
         let Some(log) = commit.as_ref() else { return engine.check_open() };
+        check_log(engine, log)?;
         (log.writer.file(), log.position())
     };
     sync_file(engine, &*file, position)
@@ -77,21 +128,44 @@ pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
 
 /// Syncs the active segment; everything appended below `position` before is durable then.
 fn sync_file(engine: &Engine, file: &dyn WriteFile, position: u64) -> Result<()> {
-    engine.health.check_writable()?;
     match file.sync() {
         Ok(()) => {
             engine.durable.reach(position);
             Ok(())
         }
         Err(error) => {
-            let error = Error::new(ErrorKind::Indeterminate, "could not sync the log")
-                .with_file(WAL_DIR)
-                .with_source(error)
-                .with_hint("writes since the last sync may be lost; open the database again");
+            if let Some(log) = engine.commit.lock().as_mut() {
+                log.failed = true;
+            }
+            let error = unsure().with_source(error);
             engine.fail(&error);
             Err(error)
         }
     }
+}
+
+/// # Errors
+/// `Indeterminate`: what the log holds beyond the last sync can only become durable by a resume, if at all.
+fn check_log(engine: &Engine, log: &Log) -> Result<()> {
+    let is_lost = engine.health.broken() == Some(Broken::ForGood);
+    if log.failed || is_lost { Err(unsure()) } else { Ok(()) }
+}
+
+/// Whether writes that are not durable may still become so by a sync.
+///
+/// # Errors
+/// As [`sync_to`].
+pub(crate) fn check_syncs(engine: &Engine) -> Result<()> {
+    if engine.health.check_running().is_ok() {
+        return Ok(());
+    }
+    engine.commit.lock().as_ref().map_or(Ok(()), |log| check_log(engine, log))
+}
+
+fn unsure() -> Error {
+    Error::new(ErrorKind::Indeterminate, "could not sync the log")
+        .with_file(WAL_DIR)
+        .with_hint("the writes are visible, and safe once the database has resumed")
 }
 
 /// Removes segments that hold nothing any more: those that end at or before `start`.

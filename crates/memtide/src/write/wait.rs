@@ -27,11 +27,14 @@ pub(super) struct Waits<'e> {
     /// When the first of them began.
     since: Option<Duration>,
     memory: memory::Wait,
+    /// Whether it may have of the reserve.
+    gives_space: bool,
 }
 
 impl<'e> Waits<'e> {
-    pub(super) fn new(engine: &'e Engine, patience: Patience) -> Self {
-        Self { engine, patience, since: None, memory: memory::Wait::default() }
+    /// For a write that only deletes if it `gives_space`.
+    pub(super) fn new(engine: &'e Engine, patience: Patience, gives_space: bool) -> Self {
+        Self { engine, patience, since: None, memory: memory::Wait::default(), gives_space }
     }
 
     /// Waits until it is worth while to try again.
@@ -46,7 +49,10 @@ impl<'e> Waits<'e> {
         let waited = match need {
             Need::Segment => match left {
                 Some(left) => segments::wait_for_next(engine, left),
-                None => segments::follow(engine),
+                None => match segments::follow(engine) {
+                    Err(error) if self.is_helped(&error) => Ok(()),
+                    followed => followed,
+                },
             },
             Need::Memory => self.memory.wait(engine, left),
             Need::Merge(keyspace) => rotate::wait_for_merge(engine, keyspace, left),
@@ -79,6 +85,13 @@ impl<'e> Waits<'e> {
             let ms = eta.as_millis().max(1);
             refusal(&format!("{}, for about {ms} ms", turn.whose))
         })
+    }
+
+    /// Whether there is space for this write where there was none before.
+    fn is_helped(&self, error: &Error) -> bool {
+        let Engine { env, layout, reserve, .. } = self.engine;
+        let is_taken = self.gives_space && error.kind() == ErrorKind::NoSpace;
+        is_taken && reserve.release(&*env.vfs, layout)
     }
 
     /// How much longer it may wait; without a limit if there is none.

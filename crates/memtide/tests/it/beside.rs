@@ -143,7 +143,7 @@ fn whatever_ends_a_merge_between_its_slices_all_is_there() {
         assert_eq!(rows(&db), want, "fault at {at}: {merged:?}");
         let stats = db.stats();
         partly += u32::from(merged.is_err() && stats.compactions > before);
-        if merged.is_err() && db.health().state == "healthy" {
+        if merged.is_err() && db.health().state == memtide::HealthState::Healthy {
             let files = sim.vfs.files().iter().filter(|path| is_table(path)).count();
             assert_eq!(files, stats.keyspaces[0].tables, "fault at {at}: {merged:?}");
             db.compact().unwrap();

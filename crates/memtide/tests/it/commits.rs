@@ -157,11 +157,20 @@ fn a_commit_of_a_device_that_fails_or_a_database_that_closes_is_decided() {
         let mut wait = pin!(commit.clone().into_future());
         assert!(wait.as_mut().poll(&mut context).is_pending());
         if fails {
-            sim.vfs.fail_at(sim.vfs.op_count(), io::ErrorKind::Other);
+            // The sync, and the first attempt to resume.
+            for op in 0..2 {
+                sim.vfs.fail_at(sim.vfs.op_count() + op, io::ErrorKind::Other);
+            }
             sim.steps.run_until_idle();
             let Poll::Ready(Err(error)) = wait.poll(&mut context) else { panic!("undecided") };
-            assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
-            assert!(commit.wait().is_err());
+            assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error:?}");
+            assert_eq!(commit.wait().unwrap_err().kind(), ErrorKind::Indeterminate);
+            sim.clock.advance(Duration::from_secs(1));
+            sim.steps.run_until_idle();
+            assert!(commit.is_durable());
+            commit.wait().unwrap();
+            let later = pin!(commit.into_future());
+            assert!(matches!(later.poll(&mut context), Poll::Ready(Ok(()))));
         } else {
             db.close().unwrap();
             assert!(matches!(wait.poll(&mut context), Poll::Ready(Ok(()))));
@@ -199,7 +208,7 @@ fn a_commit_is_decided_when_something_else_than_the_log_fails() {
     assert!(db.keyspace("new").is_err(), "the manifest failed");
     sim.steps.run_until_idle();
     assert!(woken.0.load(Ordering::SeqCst) > 0);
-    assert!(matches!(wait.poll(&mut context), Poll::Ready(Err(_))));
+    assert!(matches!(wait.poll(&mut context), Poll::Ready(Ok(()))), "the log is as good as ever");
 }
 
 /// A task that owns the database and waits for one of its commits.

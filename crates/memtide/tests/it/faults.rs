@@ -1,11 +1,12 @@
 //! I/O errors: every operation of a script fails once, in a run of its own.
 //!
 //! Whatever fails, nothing panics, reads go on, what was acknowledged is there after the next open, and the
-//! write that failed is there whole or not at all.
+//! write that failed is there whole or not at all. And the database heals: writes go on by themselves.
 
 use std::io::ErrorKind as IoErrorKind;
+use std::time::Duration;
 
-use memtide::{Db, Durability, ErrorKind, MemtableType};
+use memtide::{Db, Durability, ErrorKind, HealthState, MemtableType};
 use memtide_env::Simulation;
 use memtide_env::vfs::CrashMode;
 
@@ -14,7 +15,7 @@ use crate::script::{ROOT, Script, Step};
 
 /// What a run with a fault came to.
 struct Outcome {
-    /// After each acknowledged write; the write that failed, if one did, comes last and may be missing.
+    /// After each acknowledged write; those with writes that failed since come last, any of them may be.
     states: Vec<State>,
     acked: usize,
     durable: usize,
@@ -57,28 +58,27 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
     let mut outcome =
         Outcome { states: vec![State::default()], acked: 0, durable: 0, errors: Vec::new() };
     let mut db = open(script, sim, &mut outcome.errors);
-    let mut uncertain = false;
     for step in &script.steps {
         let done = match step {
             Step::Write(changes, durability) => {
-                let mut next = outcome.states[outcome.acked].clone();
+                let shown = State::of(&db).unwrap();
+                outcome.check(&shown, outcome.acked, "before a write");
+                let mut next = shown.clone();
                 next.apply(changes);
                 let written = oracle::write(&db, changes, *durability).map(drop);
                 match &written {
                     Ok(()) => {
-                        assert!(!uncertain, "a write after one whose fate is unknown");
-                        outcome.states.push(next);
+                        // What failed before is as it was shown: the database has resumed.
+                        outcome.states.truncate(outcome.acked);
+                        outcome.states.extend([shown, next]);
                         outcome.acked += 1;
                         if *durability == Durability::Sync {
                             outcome.durable = outcome.acked;
                         }
                     }
-                    // Refused before anything happened, or the first to fail.
-                    Err(error) if error.kind() == ErrorKind::ReadOnly || uncertain => {}
-                    Err(_) => {
-                        uncertain = true;
-                        outcome.states.push(next);
-                    }
+                    // Refused before anything happened.
+                    Err(error) if error.kind() == ErrorKind::ReadOnly => {}
+                    Err(_) => outcome.states.push(next),
                 }
                 written
             }
@@ -99,7 +99,6 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
                 outcome.states.truncate(outcome.acked);
                 outcome.states.push(found);
                 outcome.durable = outcome.acked;
-                uncertain = false;
                 closed
             }
             Step::Tick(time) => {
@@ -112,7 +111,7 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
             assert_ne!(error.kind(), ErrorKind::Internal, "{error:?}");
             assert_ne!(error.kind(), ErrorKind::Corruption, "{error:?}");
             assert!(
-                !matches!(step, Step::Write(..)) || db.health().state != "healthy",
+                !matches!(step, Step::Write(..)) || db.health().state != HealthState::Healthy,
                 "{error:?}"
             );
             outcome.errors.push(error);
@@ -120,10 +119,29 @@ fn run(script: &Script, sim: &Simulation) -> Outcome {
             outcome.check(&found, outcome.acked, "read after an error");
         }
     }
+    if !outcome.errors.is_empty() {
+        heal(&db, sim);
+        let mut next = State::of(&db).unwrap();
+        outcome.check(&next, outcome.acked, "healed");
+        next.apply(&[Change::Put("left", b"k02".to_vec(), b"healed".to_vec())]);
+        db.keyspace("left").unwrap().put("k02", "healed").unwrap();
+        outcome.states.truncate(outcome.acked);
+        outcome.states.push(next);
+    }
     if let Err(error) = db.close() {
         outcome.errors.push(error);
     }
     outcome
+}
+
+/// Lets as much time pass as the database may need to heal by itself.
+fn heal(db: &Db, sim: &Simulation) {
+    for _ in 0..5 {
+        sim.steps.run_until_idle();
+        sim.clock.advance(Duration::from_secs(1));
+    }
+    sim.steps.run_until_idle();
+    assert_eq!(db.health().state, HealthState::Healthy, "{:?}", db.health());
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod cost;
 mod crash;
 mod faults;
 mod golden;
+mod health;
 mod hold;
 mod iterators;
 mod kill;

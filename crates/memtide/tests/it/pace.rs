@@ -172,6 +172,7 @@ fn who_must_not_wait_is_told_how_long_and_other_keyspaces_go_on() {
     assert!(text.contains("compaction") && text.contains(" ms"), "{text}");
     let stats = db.stats();
     assert!(stats.write_rate.is_some());
+    assert_eq!(stats.health.state, memtide::HealthState::Throttled);
     db.try_write(batch(&db, &other, key)).unwrap();
     let mut both = batch(&db, &other, key);
     both.put(&default, "k", "v");
@@ -195,6 +196,7 @@ fn who_must_not_wait_is_told_how_long_and_other_keyspaces_go_on() {
         sim.steps.run_until_idle();
     }
     assert_eq!(db.stats().write_rate, None, "{:?}", db.stats());
+    assert_eq!(db.health().state, memtide::HealthState::Healthy);
     db.try_write(batch(&db, &default, key)).unwrap();
 }
 

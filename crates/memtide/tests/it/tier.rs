@@ -83,6 +83,8 @@ fn a_job_that_panics_fails_the_writes_and_says_so() {
         assert_eq!(error.kind(), memtide::ErrorKind::ReadOnly, "{error:?}");
         let reason = db.health().reason.unwrap();
         assert!(reason.contains("panicked") && reason.contains(breaks), "{reason}");
+        assert_eq!(db.health().state, memtide::HealthState::Failed);
+        assert_eq!(db.resume().unwrap_err().kind(), memtide::ErrorKind::ReadOnly);
         assert!(db.get("before").unwrap().is_some(), "reads go on");
     }
 }
