@@ -20,6 +20,7 @@
 use std::fmt;
 
 use memtide_base::SeqNo;
+use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 
 use crate::arena::{Arena, Ref, Slab};
@@ -201,6 +202,16 @@ pub(crate) trait MemIndex: Send + Sync + fmt::Debug {
     /// Places `pos` on the newest version below `below` of the key that `to` names; `pos.at` is `None` if
     /// no such key has one.
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>);
+
+    /// Records of the smallest and of the largest key; `None` if there are none. Never wrong.
+    fn span(&self, arena: &Arena) -> Option<(Ref, Ref)> {
+        let at = |to| {
+            let mut pos = Pos::default();
+            self.seek(arena, &mut pos, SEE_ALL, to);
+            pos.at
+        };
+        at(Seek::First).zip(at(Seek::Last))
+    }
 
     /// Moves `pos`, whose `at` is set. After `Next` and `Prev` that find nothing `at` is `None`. `Older`
     /// returns `false` when there is no older version, and leaves `pos` as it was.

@@ -70,6 +70,14 @@ impl Memtable {
         self.arena().entry(place.0)
     }
 
+    /// Where versions of the smallest and of the largest key lie, range tombstones apart; `None` if there are no keys.
+    /// Sorts what is ordered on demand, and asks no program's index: that might err.
+    #[must_use]
+    pub fn key_span(&self) -> Option<(Place, Place)> {
+        let (first, last) = self.read(|index, arena| index.span(arena))?;
+        Some((Place(first), Place(last)))
+    }
+
     /// A cursor over the versions below `below`; it keeps the table alive.
     #[must_use]
     pub fn cursor(self: &Arc<Self>, below: SeqNo) -> MemCursor {

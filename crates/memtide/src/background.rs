@@ -351,7 +351,8 @@ mod tests {
     fn seal(keyspace: &Keyspace, sealed: usize) {
         let mut at = 0_u32;
         while keyspace.state().current().sealed.len() < sealed {
-            keyspace.put(at.to_be_bytes(), [1; 100]).expect("there is room");
+            let key = at.wrapping_mul(0x9E37_79B1).to_be_bytes();
+            keyspace.put(key, [1; 100]).expect("there is room");
             at += 1;
         }
     }

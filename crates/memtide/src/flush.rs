@@ -9,17 +9,17 @@ use memtide_base::seqno::SEE_ALL;
 use memtide_base::sync::Arc;
 use memtide_base::sync::atomic::Ordering;
 use memtide_base::{Result, SeqNo};
-use memtide_memtable::Memtable;
 
 use crate::engine::Engine;
 use crate::keyspace_state::{Claim, KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::range::HalfOpen;
 use crate::read::Source;
 use crate::rewrite::{OutsideTables, Rewrite, rewrite};
+use crate::sealed_run::SealedRun;
 use crate::version::{Change, Edit, RunId};
 use crate::write;
 
-/// Memtables that a flush beside writers takes at most: merges leave claimed ones alone, and must find enough others.
+/// Runs that a flush beside writers takes at most: merges leave claimed ones alone, and must find enough others.
 const BESIDE_WRITERS: usize = RUNS_MAX / 4;
 
 /// Flushes everything that is sealed in the keyspace; nothing if nothing is.
@@ -55,7 +55,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     keyspace.flush_wanted.store(false, Ordering::Release);
     let Some(claim) = keyspace.claim(at_most) else { return Ok(0) };
     engine.wake_merge();
-    let sealed = &claim.tables;
+    let sealed = claim.tables();
     let bytes = sealed.iter().map(|table| table.usage().reserved).sum();
     let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
     if keyspace.is_logged() {
@@ -63,7 +63,7 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     }
     let mut changes = write_tables(engine, keyspace, &claim)?;
     changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
-    let wal_start = install(engine, keyspace, sealed, changes)?;
+    let wal_start = install(engine, keyspace, &claim.runs, changes)?;
     // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
     drop(claim);
     engine.tally.flushes.fetch_add(1, Ordering::Relaxed);
@@ -82,18 +82,15 @@ pub(crate) fn write_tables(
     keyspace: &Arc<KeyspaceState>,
     claim: &Claim<'_>,
 ) -> Result<Vec<Change>> {
-    let sealed = &claim.tables;
+    let sealed = claim.tables();
     let readers = engine.snapshots.readers();
     let older = OutsideTables::under_memtables(&claim.version);
-    beyond_faults(sealed, || {
+    beyond_faults(&sealed, || {
         rewrite(
             engine,
             Rewrite {
                 keyspace,
-                sources: sealed
-                    .iter()
-                    .map(|table| Source::Memtable(table.cursor(SEE_ALL)))
-                    .collect(),
+                sources: claim.runs.iter().map(|run| Source::sealed(run, SEE_ALL)).collect(),
                 anchor: sealed.first().map(|table| table.learned_anchor()).unwrap_or_default(),
                 tombstones: sealed.iter().flat_map(|table| table.range_tombstone_list()).collect(),
                 readers: &readers,
@@ -116,7 +113,7 @@ pub(crate) fn write_tables(
 fn install(
     engine: &Engine,
     keyspace: &Arc<KeyspaceState>,
-    flushed: &[Arc<Memtable>],
+    flushed: &[SealedRun],
     mut changes: Vec<Change>,
 ) -> Result<SeqNo> {
     let mut wal_start = wal_start(engine, flushed);
@@ -134,15 +131,15 @@ fn install(
 }
 
 /// Where the log must begin once `flushed` are in tables: at the first write that only a memtable holds.
-pub(crate) fn wal_start(engine: &Engine, flushed: &[Arc<Memtable>]) -> SeqNo {
+pub(crate) fn wal_start(engine: &Engine, flushed: &[SealedRun]) -> SeqNo {
     // Under the commit lock no write is between its LSN and its memtable.
     let _commit = engine.commit.lock();
     let mut start = engine.snapshots.visible();
     for keyspace in engine.all_keyspaces().iter().filter(|keyspace| keyspace.is_logged()) {
-        for table in keyspace.current().memtables() {
-            if !flushed.iter().any(|gone| Arc::ptr_eq(gone, table)) {
-                start = start.min(table.first_seq().unwrap_or(SeqNo::MAX));
-            }
+        let current = keyspace.current();
+        let kept = current.sealed.iter().filter(|run| !flushed.iter().any(|gone| gone.is(run)));
+        for table in kept.flat_map(SealedRun::tables).chain([&current.active]) {
+            start = start.min(table.first_seq().unwrap_or(SeqNo::MAX));
         }
     }
     start

@@ -14,10 +14,12 @@ use memtide_memtable::Memtable;
 
 use crate::config::{Compaction, KeyspaceOptions};
 use crate::pace::TreePace;
+use crate::sealed_run::SealedRun;
 use crate::version::Version;
 
-/// Memtables of a keyspace at most, the active one included: a read looks into no more. A writer that would make
-/// another waits; see docs/design/0004-memory-tier.md. A replay may have more for a moment, before anybody reads.
+/// Runs of memtables of a keyspace at most, the active memtable included: a read looks into no more memtables. A writer
+/// that would make another waits; see docs/design/0004-memory-tier.md. A replay may have more for a moment, before
+/// anybody reads.
 pub(crate) const RUNS_MAX: usize = 12;
 
 /// Everything a read of one keyspace looks at.
@@ -25,21 +27,29 @@ pub(crate) const RUNS_MAX: usize = 12;
 pub(crate) struct SuperVersion {
     /// Takes the writes.
     pub(crate) active: Arc<Memtable>,
-    /// Full tables that wait to be flushed, newest first; each a memtable, or a merge of several.
-    pub(crate) sealed: Vec<Arc<Memtable>>,
+    /// Full memtables that wait to be flushed, in runs, newest first.
+    pub(crate) sealed: Vec<SealedRun>,
     /// The tables on disk.
     pub(crate) version: Arc<Version>,
 }
 
 impl SuperVersion {
-    /// All memtables, newest first.
+    /// All memtables, newest first; those of a run in the order of their keys.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
-        std::iter::once(&self.active).chain(&self.sealed)
+        std::iter::once(&self.active).chain(self.sealed.iter().flat_map(SealedRun::tables))
+    }
+
+    /// The memtables that may say something about `key`, newest first.
+    #[inline]
+    pub(crate) fn memtables_over(&self, key: &[u8]) -> impl Iterator<Item = &Arc<Memtable>> {
+        let sealed = self.sealed.iter().filter_map(|run| run.table_over(key));
+        std::iter::once(&self.active).chain(sealed)
     }
 
     /// Bytes that sealed memtables hold.
     pub(crate) fn sealed_bytes(&self) -> u64 {
-        self.sealed.iter().map(|table| table.usage().reserved).sum()
+        let tables = self.sealed.iter().flat_map(SealedRun::tables);
+        tables.map(|table| table.usage().reserved).sum()
     }
 }
 
@@ -52,7 +62,7 @@ pub(crate) struct KeyspaceState {
     /// Of `options`.
     logged: AtomicBool,
     current: Swap<SuperVersion>,
-    /// How many of the oldest sealed memtables a flush has claimed.
+    /// How many of the oldest sealed runs a flush has claimed.
     install: Mutex<usize>,
     /// Held through a merge in memory.
     pub(crate) merging: Mutex<()>,
@@ -75,9 +85,16 @@ pub(crate) struct KeyspaceState {
 pub(crate) struct Claim<'k> {
     keyspace: &'k KeyspaceState,
     /// Newest first.
-    pub(crate) tables: Vec<Arc<Memtable>>,
+    pub(crate) runs: Vec<SealedRun>,
     /// The tables on disk at the time of the claim.
     pub(crate) version: Arc<Version>,
+}
+
+impl Claim<'_> {
+    /// Newest first.
+    pub(crate) fn tables(&self) -> Vec<Arc<Memtable>> {
+        self.runs.iter().flat_map(SealedRun::tables).cloned().collect()
+    }
 }
 
 impl Drop for Claim<'_> {
@@ -169,7 +186,7 @@ impl KeyspaceState {
         let mut sealed = old.sealed.clone();
         self.note_fault(&old.active);
         if !old.active.is_empty() {
-            sealed.insert(0, Arc::clone(&old.active));
+            sealed.insert(0, SealedRun::of(Arc::clone(&old.active)));
         }
         let version = Arc::clone(&old.version);
         self.current.store(Arc::new(SuperVersion { active: fresh, sealed, version }));
@@ -181,7 +198,7 @@ impl KeyspaceState {
         let old = self.current();
         assert!(old.active.is_empty(), "a replay fills the active memtable last");
         let mut sealed = old.sealed.clone();
-        sealed.insert(0, run);
+        sealed.insert(0, SealedRun::of(run));
         let (active, version) = (Arc::clone(&old.active), Arc::clone(&old.version));
         self.current.store(Arc::new(SuperVersion { active, sealed, version }));
     }
@@ -192,45 +209,45 @@ impl KeyspaceState {
         current.sealed.len() + 1 >= RUNS_MAX && !current.active.is_empty()
     }
 
-    /// Claims the oldest sealed memtables for a flush, `at_most` of them; `None` if nothing is sealed. Waits for
+    /// Claims the oldest sealed runs for a flush, `at_most` of them; `None` if nothing is sealed. Waits for
     /// a merge in memory. The caller holds `upkeep`, or is alone.
     pub(crate) fn claim(&self, at_most: usize) -> Option<Claim<'_>> {
         let _merging = self.merging.lock();
         let mut claimed = self.install.lock();
         let current = self.current();
         let newer = current.sealed.len().saturating_sub(at_most);
-        let tables = current.sealed[newer..].to_vec();
-        if tables.is_empty() {
+        let runs = current.sealed[newer..].to_vec();
+        if runs.is_empty() {
             return None;
         }
-        *claimed = tables.len();
+        *claimed = runs.len();
         // Beside a flush merges have others to choose from.
         self.unmergeable.store(false, Ordering::Release);
-        Some(Claim { keyspace: self, tables, version: Arc::clone(&current.version) })
+        Some(Claim { keyspace: self, runs, version: Arc::clone(&current.version) })
     }
 
-    /// The sealed memtables that no flush has claimed, newest first, and how many are claimed.
-    pub(crate) fn unclaimed(&self) -> (Vec<Arc<Memtable>>, usize) {
+    /// The sealed runs that no flush has claimed, newest first, and how many are claimed.
+    pub(crate) fn unclaimed(&self) -> (Vec<SealedRun>, usize) {
         let claimed = self.install.lock();
         let mut sealed = self.current().sealed.clone();
         sealed.truncate(sealed.len() - *claimed);
         (sealed, *claimed)
     }
 
-    /// Replaces neighbouring sealed memtables by the `run` merged from them. The caller holds `merging`.
-    pub(crate) fn install_merge(&self, merged: &[Arc<Memtable>], run: Arc<Memtable>) {
+    /// Replaces neighbouring sealed runs by the one made of them. The caller holds `merging`.
+    pub(crate) fn install_merge(&self, merged: &[SealedRun], run: SealedRun) {
         let _install = self.install.lock();
         let old = self.current();
-        let first = old.sealed.iter().position(|table| Arc::ptr_eq(table, &merged[0]));
+        let first = old.sealed.iter().position(|run| run.is(&merged[0]));
         let range = first.map(|first| first..first + merged.len());
         let same = |at| {
-            old.sealed.get(at).is_some_and(|tables: &[_]| {
-                tables.iter().zip(merged).all(|(a, b)| Arc::ptr_eq(a, b))
-            })
+            old.sealed
+                .get(at)
+                .is_some_and(|runs: &[SealedRun]| runs.iter().zip(merged).all(|(a, b)| a.is(b)))
         };
         let range = range.filter(|range| same(range.clone()));
         let range = range.expect("what a merge works on stays until it is replaced");
-        merged.iter().for_each(|table| self.note_fault(table));
+        merged.iter().flat_map(SealedRun::tables).for_each(|table| self.note_fault(table));
         let mut sealed = old.sealed.clone();
         sealed.splice(range, [run]);
         let (active, version) = (Arc::clone(&old.active), Arc::clone(&old.version));
@@ -238,14 +255,14 @@ impl KeyspaceState {
         self.unmergeable.store(false, Ordering::Release);
     }
 
-    /// Replaces what was claimed, the oldest sealed memtables, by the version that holds their tables.
-    pub(crate) fn install_flush(&self, flushed: &[Arc<Memtable>], version: Arc<Version>) {
+    /// Replaces what was claimed, the oldest sealed runs, by the version that holds their tables.
+    pub(crate) fn install_flush(&self, flushed: &[SealedRun], version: Arc<Version>) {
         let mut claimed = self.install.lock();
         let old = self.current();
         let kept = old.sealed.len() - flushed.len();
-        let same = old.sealed[kept..].iter().zip(flushed).all(|(a, b)| Arc::ptr_eq(a, b));
-        assert!(same, "a flush takes the oldest sealed memtables and no other");
-        flushed.iter().for_each(|table| self.note_fault(table));
+        let same = old.sealed[kept..].iter().zip(flushed).all(|(a, b)| a.is(b));
+        assert!(same, "a flush takes the oldest sealed runs and no other");
+        flushed.iter().flat_map(SealedRun::tables).for_each(|table| self.note_fault(table));
         let sealed = old.sealed[..kept].to_vec();
         let active = Arc::clone(&old.active);
         self.current.store(Arc::new(SuperVersion { active, sealed, version }));

@@ -53,6 +53,7 @@ mod reserve;
 mod resume;
 mod rewrite;
 mod sealed_merge;
+mod sealed_run;
 mod shutdown;
 mod snapshot;
 mod snapshots;

@@ -151,7 +151,7 @@ fn flush_logged(engine: &Engine, start: SeqNo) -> Result<()> {
         manifest.append(Edit::new(changes)).inspect_err(|error| engine.fail(error))?;
         for (keyspace, claim) in &claims {
             let version = Arc::clone(&manifest.state().keyspace(keyspace.id).version);
-            keyspace.install_flush(&claim.tables, version);
+            keyspace.install_flush(&claim.runs, version);
         }
     }
     engine.durable.reach(start);

@@ -1,8 +1,12 @@
 //! Merge in memory: neighbouring sealed memtables of a keyspace become one, so reads have few of them to look
 //! into and overwritten versions give their memory back before a flush. Nothing on disk changes.
 //!
-//! The result is a sealed memtable like any other, of the type `sorted` whatever the keyspace writes into: it is
-//! filled in key order, which leaves its blocks full, and is never written to again. What is merged is walked
+//! Those whose keys do not overlap, as a load in key order makes them, are only joined to a run: a read looks into one
+//! of a run, and copying them would drop nothing. So of the memtables that are merged only those are copied that
+//! overlap others; together they are one run again.
+//!
+//! What is copied is a sealed memtable like any other, of the type `sorted` whatever the keyspace writes into: it is
+//! filled in key order, which leaves its blocks full, and is never written to again. What is copied is walked
 //! twice, to measure and to fill, so that all memory is charged at once, before the first byte is copied; if the
 //! ledger refuses, nothing is changed, but inputs that order on demand keep the sorted view that measuring them
 //! made. No delete is dropped here: only a flush knows what lies on disk.
@@ -23,14 +27,15 @@ use crate::config::KeyspaceOptions;
 use crate::engine::Engine;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX, beyond_faults};
 use crate::read::{Source, VersionStream};
+use crate::sealed_run::{Member, SealedRun, apart, overlaps};
 use crate::survivors::{Older, Survivors};
 use crate::write;
 
-/// Sealed memtables that a keyspace at rest may have; with the active one, reads have four to look into.
+/// Sealed runs that a keyspace at rest may have; with the active one, reads have four to look into.
 pub(crate) const SEALED_AT_REST: usize = 3;
-/// Sealed memtables that it may have while they come quickly: merging many at once copies less.
+/// Sealed runs that it may have while memtables come quickly: merging many at once copies less.
 pub(crate) const SEALED_BUSY: usize = 5;
-/// Sealed memtables that it may have while some are being flushed.
+/// Sealed runs that it may have while some are being flushed, if making fewer takes copying.
 const SEALED_BESIDE_FLUSH: usize = RUNS_MAX - 3;
 /// Range tombstones of one memtable: their fragments cost the square of their number.
 pub(crate) const TOMBSTONES_MAX: u64 = 256;
@@ -43,7 +48,7 @@ const FETCHED: usize = 16;
 /// What an attempt to merge did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Merge {
-    /// There are fewer sealed memtables now.
+    /// There are fewer sealed runs now.
     Done,
     /// There was nothing to do.
     Nothing,
@@ -51,7 +56,7 @@ pub(crate) enum Merge {
     Impossible,
 }
 
-/// Merges some sealed memtables of the keyspace if there are more than `most`, within `room` bytes of new memory.
+/// Merges some sealed runs of the keyspace if there are more than `most`, within `room` bytes of new memory.
 ///
 /// # Errors
 /// The database was closed.
@@ -68,17 +73,29 @@ pub(crate) fn merge(
     engine.check_open()?;
     let (sealed, claimed) = keyspace.unclaimed();
     let all = sealed.len() + claimed;
+    if all <= most || sealed.len() < 2 {
+        return Ok(Merge::Nothing);
+    }
+    let apart = apart(&sealed);
+    if apart >= 2 {
+        let members = overlaps(&sealed[..apart]).into_iter().flatten().collect();
+        keyspace.install_merge(&sealed[..apart], SealedRun::in_order(members));
+        return Ok(Merge::Done);
+    }
     // What a flush has claimed, or is about to take, will be gone soon: there is no hurry before it gets tight.
     let is_flushed = claimed > 0 || flush_comes(engine, keyspace);
     let most = if is_flushed { most.max(SEALED_BESIDE_FLUSH) } else { most };
-    let candidates: Vec<_> = sealed.iter().map(|table| Candidate::of(table)).collect();
+    let candidates: Vec<_> = sealed.iter().map(Candidate::of).collect();
     // Keyspaces that are due are flushed in turn, so who waits for a flush gets one.
-    if all <= most || sealed.len() < 2 || is_flushed && are_large(&candidates) {
+    if all <= most || is_flushed && are_large(&candidates) {
         return Ok(Merge::Nothing);
     }
     let inputs = plan(&candidates).map(|count| &sealed[..count]);
     let run = match inputs {
-        Some(inputs) => beyond_faults(inputs, || build(engine, &keyspace.options(), inputs, room))?,
+        Some(inputs) => {
+            let tables: Vec<_> = inputs.iter().flat_map(SealedRun::tables).cloned().collect();
+            beyond_faults(&tables, || merge_runs(engine, &keyspace.options(), inputs, room))?
+        }
         None => None,
     };
     match inputs.zip(run) {
@@ -131,13 +148,13 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn of(table: &Memtable) -> Self {
+    fn of(run: &SealedRun) -> Self {
         Self {
-            bytes: table.usage().used,
-            entries: table.entry_count(),
-            range_tombstones: table.range_tombstone_count(),
-            first_seq: table.first_seq().unwrap_or(SeqNo::MAX),
-            seq_end: table.seq_end(),
+            bytes: run.tables().map(|table| table.usage().used).sum(),
+            entries: run.tables().map(|table| table.entry_count()).sum(),
+            range_tombstones: run.tables().map(|table| table.range_tombstone_count()).sum(),
+            first_seq: run.tables().filter_map(|t| t.first_seq()).min().unwrap_or(SeqNo::MAX),
+            seq_end: run.seq_end(),
         }
     }
 }
@@ -177,6 +194,27 @@ impl Older for Unknown {
 struct Survivor {
     source: u32,
     place: Place,
+}
+
+/// One run of these: what overlaps is copied. `None` if there is no memory for it.
+fn merge_runs(
+    engine: &Engine,
+    options: &KeyspaceOptions,
+    runs: &[SealedRun],
+    mut room: u64,
+) -> Result<Option<SealedRun>> {
+    let mut members = Vec::new();
+    for mut group in overlaps(runs) {
+        if group.len() == 1 {
+            members.append(&mut group);
+            continue;
+        }
+        let tables: Vec<_> = group.iter().map(|member| Arc::clone(member.table())).collect();
+        let Some(table) = build(engine, options, &tables, room)? else { return Ok(None) };
+        room = room.saturating_sub(table.usage().reserved);
+        members.push(Member::new(table));
+    }
+    Ok(Some(SealedRun::in_order(members)))
 }
 
 /// The survivors of `inputs` in one memtable; `None` if there is no memory for it.
@@ -312,11 +350,10 @@ mod tests {
             };
             let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
             let keyspace = db.default_keyspace();
-            let mut at = 0_u32;
             // No job runs before a writer waits.
             while keyspace.state().current().sealed.len() <= SEALED_BESIDE_FLUSH {
-                db.put(at.to_be_bytes(), vec![1; value_len]).expect("there is room");
-                at += 1;
+                // Of different keys nothing would have to be copied.
+                db.put("key", vec![1; value_len]).expect("there is room");
             }
             let merged = merge(db.handle.engine(), keyspace.state(), SEALED_BUSY, u64::MAX);
             assert_eq!(merged.expect("open"), want, "{value_len} B, a flush at {flush_target} B");

@@ -10,6 +10,7 @@ use crate::config::{Compaction, WalSink};
 use crate::engine::{Engine, Stall};
 use crate::health::Health;
 use crate::keyspace_state::KeyspaceState;
+use crate::sealed_run::SealedRun;
 use crate::version::LEVELS;
 use crate::wal::Log;
 
@@ -110,6 +111,8 @@ pub struct KeyspaceStats {
     pub entries_active: u64,
     /// Sealed memtables.
     pub sealed: usize,
+    /// Runs of them: sealed memtables whose keys do not overlap, so that a read looks into one of each run.
+    pub sealed_runs: usize,
     /// What they reserve.
     pub sealed_bytes: u64,
     /// Levels from 0 on.
@@ -192,7 +195,8 @@ fn keyspace_stats(keyspace: &Arc<KeyspaceState>) -> KeyspaceStats {
         memtable_fault: keyspace.fault(),
         active: current.active.usage(),
         entries_active: current.active.entry_count(),
-        sealed: current.sealed.len(),
+        sealed: current.sealed.iter().map(SealedRun::len).sum(),
+        sealed_runs: current.sealed.len(),
         sealed_bytes: current.sealed_bytes(),
         levels: (0..LEVELS).map(level).collect(),
         tables: current.version.tables().count(),

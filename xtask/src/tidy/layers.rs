@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "shape of the tree",
         &["blob_store", "durable", "files", "reserve", "table_store", "version", "wal"],
     ),
-    ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace"]),
+    ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace", "sealed_run"]),
     ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
     ("drivers", &["background", "handle", "recovery", "resume", "shutdown", "verify"]),

@@ -58,6 +58,7 @@ fn keyspace(stats: &KeyspaceStats) -> Value {
         },
         "entries_active": stats.entries_active,
         "sealed": stats.sealed,
+        "sealed_runs": stats.sealed_runs,
         "sealed_bytes": stats.sealed_bytes,
         "levels": levels,
         "tables": stats.tables,

@@ -313,6 +313,11 @@ impl MemIndex for Checked {
         }
     }
 
+    fn span(&self, arena: &Arena) -> Option<(Ref, Ref)> {
+        let by_key = |a: &Ref, b: &Ref| arena.key(*a).cmp(arena.key(*b));
+        self.arrivals(arena).min_by(by_key).zip(self.arrivals(arena).max_by(by_key))
+    }
+
     fn seek(&self, arena: &Arena, pos: &mut Pos, below: SeqNo, to: Seek<'_>) {
         let (from, forward) = match &to {
             Seek::First => (Bound::Unbounded, true),

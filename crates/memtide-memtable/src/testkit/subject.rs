@@ -318,6 +318,10 @@ impl Subject {
         let tombstones = model.tombstones.len() as u64;
         same("range tombstones", &table.range_tombstone_count(), &tombstones)?;
         same("first seq", &table.first_seq(), &seqs.first().copied())?;
+        let key = |place| table.entry_at(place).key;
+        let ends = model.keys.keys().next().zip(model.keys.keys().next_back());
+        let ends = ends.map(|(first, last)| (first.as_slice(), last.as_slice()));
+        same("ends", &table.key_span().map(|(first, last)| (key(first), key(last))), &ends)?;
         same("seq end", &table.seq_end(), &seqs.last().map_or(0, |seq| seq + 1))?;
         same("is empty", &table.is_empty(), &seqs.is_empty())
     }

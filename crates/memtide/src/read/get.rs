@@ -21,7 +21,7 @@ pub(crate) fn get(
     below: SeqNo,
 ) -> Result<Option<Slice>> {
     let hash = hash::key_hash(hash_seed, key);
-    for table in view.memtables() {
+    for table in view.memtables_over(key) {
         let tombstone = table.covering_tombstone(key, below);
         if let Looked::Found(value) = look_into_memtable(table, tombstone, key, hash, below) {
             return Ok(value);

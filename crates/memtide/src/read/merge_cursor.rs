@@ -19,14 +19,18 @@ use memtide_base::{Cursor, Entry, Kind, Result, SeqNo, Slice, Target, key};
 use memtide_memtable::{MemCursor, Place};
 use memtide_storage::table::TableCursor;
 
+use super::SealedCursor;
 use super::level_cursor::{LevelCursor, seek_out_of};
 use crate::range::HalfOpen;
+use crate::sealed_run::SealedRun;
 
 /// One input of a merge.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A memtable.
     Memtable(MemCursor),
+    /// Several memtables whose keys do not overlap.
+    Sealed(SealedCursor),
     /// A single table.
     Table(TableCursor),
     /// A level below 0.
@@ -34,9 +38,18 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// The versions of a sealed run below `below`.
+    pub(crate) fn sealed(run: &SealedRun, below: SeqNo) -> Self {
+        match run.only() {
+            Some(table) => Self::Memtable(table.cursor(below)),
+            None => Self::Sealed(SealedCursor::new(run.clone(), below)),
+        }
+    }
+
     pub(super) fn cursor(&mut self) -> &mut dyn Cursor {
         match self {
             Self::Memtable(cursor) => cursor,
+            Self::Sealed(cursor) => cursor,
             Self::Table(cursor) => cursor,
             Self::Level(cursor) => cursor,
         }
@@ -46,6 +59,7 @@ impl Source {
     pub(super) fn entry(&self) -> Entry<'_> {
         match self {
             Self::Memtable(cursor) => cursor.entry(),
+            Self::Sealed(cursor) => cursor.entry(),
             Self::Table(cursor) => cursor.entry(),
             Self::Level(cursor) => cursor.entry(),
         }
@@ -55,6 +69,7 @@ impl Source {
     fn key(&self) -> &[u8] {
         match self {
             Self::Memtable(cursor) => cursor.key(),
+            Self::Sealed(cursor) => cursor.key(),
             Self::Table(cursor) => cursor.key(),
             Self::Level(cursor) => cursor.key(),
         }
@@ -64,6 +79,7 @@ impl Source {
     fn kind(&self) -> Kind {
         match self {
             Self::Memtable(cursor) => cursor.kind(),
+            Self::Sealed(cursor) => cursor.kind(),
             Self::Table(cursor) => cursor.kind(),
             Self::Level(cursor) => cursor.kind(),
         }
@@ -73,6 +89,7 @@ impl Source {
     fn value(&self) -> Slice {
         match self {
             Self::Memtable(cursor) => Slice::copy_of(cursor.entry().value),
+            Self::Sealed(cursor) => Slice::copy_of(cursor.entry().value),
             Self::Table(cursor) => cursor.value(),
             Self::Level(cursor) => cursor.value(),
         }
@@ -84,6 +101,8 @@ impl Source {
         match (self, forward) {
             (Self::Memtable(cursor), true) => cursor.next(),
             (Self::Memtable(cursor), false) => cursor.prev(),
+            (Self::Sealed(cursor), true) => cursor.next(),
+            (Self::Sealed(cursor), false) => cursor.prev(),
             (Self::Table(cursor), true) => cursor.next(),
             (Self::Table(cursor), false) => cursor.prev(),
             (Self::Level(cursor), true) => cursor.next(),
@@ -95,7 +114,7 @@ impl Source {
     /// cursor walks ahead by itself.
     fn plain_ahead(&self, forward: bool, limit: Option<&[u8]>, max: usize) -> usize {
         match self {
-            Self::Memtable(_) => 0,
+            Self::Memtable(_) | Self::Sealed(_) => 0,
             Self::Table(cursor) => cursor.plain_ahead(forward, limit, max),
             Self::Level(cursor) => cursor.plain_ahead(forward, limit, max),
         }
@@ -104,7 +123,9 @@ impl Source {
     #[inline]
     fn step_plainly(&mut self, forward: bool) {
         match self {
-            Self::Memtable(_) => unreachable!("no step in a memtable is counted as plain"),
+            Self::Memtable(_) | Self::Sealed(_) => {
+                unreachable!("no step in a memtable is counted as plain")
+            }
             Self::Table(cursor) => cursor.step_plainly(forward),
             Self::Level(cursor) => cursor.step_plainly(forward),
         }
@@ -114,7 +135,9 @@ impl Source {
     pub(super) fn place(&self) -> Place {
         match self {
             Self::Memtable(cursor) => cursor.place(),
-            Self::Table(_) | Self::Level(_) => unreachable!("only memtables have places"),
+            Self::Sealed(_) | Self::Table(_) | Self::Level(_) => {
+                unreachable!("only memtables have places")
+            }
         }
     }
 }
@@ -238,6 +261,7 @@ impl MergeCursor {
                 Source::Level(cursor) => cursor.leap(span, seq, self.forward)?,
                 _ if input.seq_end > seq => None,
                 Source::Memtable(cursor) => Some(seek_out_of(cursor, span, self.forward)?),
+                Source::Sealed(cursor) => Some(seek_out_of(cursor, span, self.forward)?),
                 Source::Table(cursor) => Some(seek_out_of(cursor, span, self.forward)?),
             };
             if let Some(found) = leapt {
@@ -312,6 +336,7 @@ impl MergeCursor {
     pub(crate) fn value_bytes(&self) -> &[u8] {
         match self.source() {
             Source::Memtable(cursor) => cursor.entry().value,
+            Source::Sealed(cursor) => cursor.entry().value,
             Source::Table(cursor) => cursor.value_bytes(),
             Source::Level(cursor) => cursor.value_bytes(),
         }

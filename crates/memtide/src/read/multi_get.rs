@@ -7,7 +7,7 @@
 
 use memtide_base::sync::Arc;
 use memtide_base::{Result, SeqNo, Slice, hash};
-use memtide_memtable::{Ahead, WARM_KEYS};
+use memtide_memtable::{Ahead, Memtable, WARM_KEYS};
 use memtide_storage::table::{Near, Table};
 
 use super::get::{look_into, look_into_memtable};
@@ -36,16 +36,9 @@ pub(crate) fn multi_get<K: AsRef<[u8]>>(
     let mut reads = MultiGet { open: wanted.collect(), values: Vec::new() };
     reads.values.resize(reads.open.len(), None);
     reads.open.sort_unstable_by_key(|wanted| wanted.key);
-    for table in view.memtables() {
-        let tombstones = (table.range_tombstone_count() > 0).then(|| table.range_tombstones());
-        let warm = |next: &[Wanted<'_>]| {
-            table.warm(Ahead::Get, next.iter().map(|wanted| (wanted.key, wanted.hash)));
-        };
-        reads.look(warm, |wanted| {
-            let over = tombstones.as_ref().and_then(|all| all.newest_over(wanted.key, below));
-            let looked = look_into_memtable(table, over, wanted.key, wanted.hash, below);
-            looked.fetched(view, tables, wanted.key)
-        })?;
+    reads.look_into_memtables(view, tables, below, Some(&view.active), |_| Some(&view.active))?;
+    for run in &view.sealed {
+        reads.look_into_memtables(view, tables, below, run.only(), |key| run.table_over(key))?;
     }
     for meta in view.version.level0() {
         reads.look_into_tables(view, tables, below, |key| meta.spans(key).then_some(meta))?;
@@ -85,6 +78,35 @@ impl MultiGet<'_> {
         }
         self.open.truncate(kept);
         Ok(())
+    }
+
+    /// Asks disjoint memtables, or one, `only`: others have no range tombstones. `over` names the one that a key is
+    /// looked up in.
+    fn look_into_memtables<'v>(
+        &mut self,
+        view: &SuperVersion,
+        tables: &TableStore,
+        below: SeqNo,
+        only: Option<&Arc<Memtable>>,
+        over: impl Fn(&[u8]) -> Option<&'v Arc<Memtable>>,
+    ) -> Result<()> {
+        let only = only.filter(|table| table.range_tombstone_count() > 0);
+        let tombstones = only.map(|table| table.range_tombstones());
+        let warm = |next: &[Wanted<'_>]| {
+            let place = |wanted: &Wanted<'_>| over(wanted.key).map(Arc::as_ptr);
+            for together in next.chunk_by(|a, b| place(a) == place(b)) {
+                if let Some(table) = over(together[0].key) {
+                    let keys = together.iter().map(|wanted| (wanted.key, wanted.hash));
+                    table.warm(Ahead::Get, keys);
+                }
+            }
+        };
+        self.look(warm, |wanted| {
+            let Some(table) = over(wanted.key) else { return Ok(None) };
+            let hiding = tombstones.as_ref().and_then(|all| all.newest_over(wanted.key, below));
+            let looked = look_into_memtable(table, hiding, wanted.key, wanted.hash, below);
+            looked.fetched(view, tables, wanted.key)
+        })
     }
 
     /// Asks disjoint tables, or one; `over` names the one that a key lies in.

@@ -44,7 +44,8 @@ impl VisibleCursor {
     ) -> Result<Self> {
         let version = &view.version;
         // What is visible below the bound was in its memtable before the bound was read.
-        let memtables = || view.memtables().filter(|table| table.entry_count() > 0);
+        let active = Some(&view.active).filter(|table| table.entry_count() > 0);
+        let sealed = || view.sealed.iter().filter(|run| run.has_entries());
         let is_asked = |meta: &TableMeta| meta.seq_min < below && meta.meets(range);
         let alone = |run: &&Run| run.tables().len() == 1;
         let single = || {
@@ -52,10 +53,14 @@ impl VisibleCursor {
             version.level0().iter().chain(runs).filter(|meta| is_asked(meta))
         };
         let wide = || version.runs().iter().filter(|run| !alone(run));
-        let count = memtables().count() + single().count() + wide().count();
+        let count =
+            usize::from(active.is_some()) + sealed().count() + single().count() + wide().count();
         let mut merge = MergeCursor::with_capacity(count);
-        for table in memtables() {
+        if let Some(table) = active {
             merge.add(Source::Memtable(table.cursor(below)), table.seq_end());
+        }
+        for run in sealed() {
+            merge.add(Source::sealed(run, below), run.seq_end());
         }
         for meta in single() {
             let cursor = tables.open(meta)?.cursor(below);

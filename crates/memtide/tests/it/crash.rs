@@ -39,6 +39,8 @@ struct Recording {
     states: Vec<State>,
     /// The last number of each write.
     seqs: Vec<SeqNo>,
+    /// Whether memtables were joined to a run.
+    joined: bool,
 }
 
 /// Runs a script and keeps the disk before every operation that changes it.
@@ -51,7 +53,7 @@ fn record(script: &Script, seed: u64) -> Recording {
         let (progress, disk) = (*seen.lock().unwrap(), disk.clone());
         kept.lock().unwrap().push(Point { what: format!("{index}: {op:?}"), disk, progress });
     })));
-    let (mut states, mut seqs) = (vec![State::default()], Vec::new());
+    let (mut states, mut seqs, mut joined) = (vec![State::default()], Vec::new(), false);
     let mut db = script.open(&sim).unwrap();
     for name in script.names {
         db.keyspace(name).unwrap();
@@ -99,6 +101,7 @@ fn record(script: &Script, seed: u64) -> Recording {
                 sim.steps.run_until_idle();
             }
         }
+        joined |= db.stats().keyspaces.iter().any(|each| each.sealed > each.sealed_runs);
         let durable = db.durable_seq();
         let mut progress = progress.lock().unwrap();
         progress.durable = progress.durable.max(seqs.partition_point(|seq| *seq < durable));
@@ -108,7 +111,7 @@ fn record(script: &Script, seed: u64) -> Recording {
     db.close().unwrap();
     sim.vfs.set_observer(None);
     let points = std::mem::take(&mut *points.lock().unwrap());
-    Recording { points, states, seqs }
+    Recording { points, states, seqs, joined }
 }
 
 impl Recording {
@@ -223,6 +226,26 @@ fn crashes_of_the_other_memtables_leave_a_prefix_of_their_writes() {
         if !matches!(kind, MemtableType::Trie | MemtableType::EnhancedSkiplist) {
             crash_script_of(kind, 13);
         }
+    }
+}
+
+/// With so much room in memory that what loads in key order fill is joined to runs before it is flushed.
+#[test]
+fn crashes_beside_runs_of_memtables_leave_a_prefix_of_the_writes() {
+    for kind in MemtableType::ALL {
+        let seed = 200 + kind as u64;
+        let mut script = Script::draw(&mut Draw::new(seed), kind, &NAMES);
+        script.config.flush_target = Some(64 << 10);
+        script.config.memory_budget = Some(4 << 20);
+        script.config.tree.wal_size = Some(1 << 20);
+        script.config.max_memtable_size = Some(4 << 10);
+        for own in script.config.keyspaces.values_mut() {
+            own.max_memtable_size = script.config.max_memtable_size;
+        }
+        let recording = record(&script, seed);
+        assert!(recording.joined, "{kind}: no memtables were joined");
+        let crashes = crash_everywhere(&script, &recording, 0, 17);
+        println!("{kind}: {crashes} crashes at {} points", recording.points.len());
     }
 }
 

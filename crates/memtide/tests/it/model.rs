@@ -36,6 +36,8 @@ struct World {
     /// Changes of strategy on the open database.
     switches: u64,
     deepest: usize,
+    /// Loads after which some memtables were joined to a run.
+    joined: usize,
     /// The most runs that a level below 0 had.
     runs: usize,
 }
@@ -61,6 +63,7 @@ impl World {
             changes: 0,
             switches: 0,
             deepest: 0,
+            joined: 0,
             runs: 0,
         };
         world.open();
@@ -94,7 +97,8 @@ impl World {
 
     fn step(&mut self) {
         match self.draw.below(100) {
-            0..=44 => self.write(),
+            0 => self.load(),
+            1..=44 => self.write(),
             45..=59 => self.get(),
             60..=69 => self.scan(),
             70..=73 => self.take_snapshot(),
@@ -112,20 +116,34 @@ impl World {
         }
     }
 
+    /// What a load in key order fills is joined, not copied.
+    fn load(&mut self) {
+        for changes in self.draw.load(&NAMES) {
+            self.write_batch(&changes);
+        }
+        self.background();
+        let keyspaces = self.db().stats().keyspaces;
+        self.joined += usize::from(keyspaces.iter().any(|each| each.sealed > each.sealed_runs));
+    }
+
     fn write(&mut self) {
         let changes = self.draw.batch(&NAMES);
+        self.write_batch(&changes);
+    }
+
+    fn write_batch(&mut self, changes: &[Change]) {
         let durability = self.draw.pick(&[Durability::Buffered, Durability::Sync]);
         let before = self.db().snapshot().seqno();
-        let mut written = self.write_once(&changes, durability);
+        let mut written = self.write_once(changes, durability);
         if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy) {
             // Only iterators pin memtables; without them there must be memory.
             assert!(!self.iters.is_empty(), "busy without reason: {written:?}");
             assert_eq!(self.db().snapshot().seqno(), before, "nothing of it is visible");
             self.iters.clear();
-            written = self.write_once(&changes, durability);
+            written = self.write_once(changes, durability);
         }
         let seq = written.unwrap();
-        self.state.apply(&changes);
+        self.state.apply(changes);
         let after = self.db().snapshot().seqno();
         assert!(seq < after && before <= after, "visible once acknowledged");
     }
@@ -362,8 +380,9 @@ fn check_upkeep(worlds: &[World]) {
     let compactions: u64 = worlds.iter().map(|world| world.compactions).sum();
     let deepest = worlds.iter().map(|world| world.deepest).max().unwrap_or(0);
     let runs = worlds.iter().map(|world| world.runs).max().unwrap_or(0);
+    let joined: usize = worlds.iter().map(|world| world.joined).sum();
     println!(
-        "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels, {runs} runs",
+        "{} worlds, {flushes} flushes, {compactions} compactions, {deepest} levels, {runs} runs, {joined} loads joined",
         worlds.len()
     );
     assert!(
@@ -371,7 +390,7 @@ fn check_upkeep(worlds: &[World]) {
         "types and strategies change while the database is open"
     );
     assert!(flushes > 50 * worlds.len() as u64 && compactions > 5 * worlds.len() as u64);
-    assert!(deepest >= 2 && runs >= 2);
+    assert!(deepest >= 2 && runs >= 2 && 2 * joined >= worlds.len());
 }
 
 #[test]

@@ -149,6 +149,9 @@ pub(crate) struct Draw {
     values: u64,
 }
 
+/// How many keys there are that [`Draw::load`] writes.
+const KEYS_OF_LOADS: u64 = 400;
+
 impl Draw {
     pub(crate) fn new(seed: u64) -> Self {
         Self { random: SplitMix64::new(seed), values: 0 }
@@ -168,7 +171,8 @@ impl Draw {
 
     /// A key that often meets others: as itself, as a prefix, or behind a shared prefix.
     pub(crate) fn key(&mut self) -> Vec<u8> {
-        match self.below(8) {
+        match self.below(9) {
+            8 => Self::key_of_load(self.below(KEYS_OF_LOADS)),
             0 => (0..self.below(4)).map(|_| self.pick(b"\0ab\xff")).collect(),
             1..=3 => format!("k{:02}", self.below(60)).into_bytes(),
             4 => format!("tide/2026/{:02}", self.below(40)).into_bytes(),
@@ -202,6 +206,24 @@ impl Draw {
             }
             _ => (from, to),
         }
+    }
+
+    /// The key of a load in key order.
+    fn key_of_load(number: u64) -> Vec<u8> {
+        format!("load/{number:04}").into_bytes()
+    }
+
+    /// Puts in key order, as many as fill several small memtables, in batches: those become one run.
+    pub(crate) fn load(&mut self, names: &[&'static str]) -> Vec<Vec<Change>> {
+        let (name, from) = (self.pick(names), self.below(KEYS_OF_LOADS));
+        let till = KEYS_OF_LOADS.min(from + 40 + self.below(KEYS_OF_LOADS / 2));
+        let keys: Vec<_> = (from..till).collect();
+        let put = |draw: &mut Self, number: &u64| {
+            let value = draw.value(1000);
+            Change::Put(name, Self::key_of_load(*number), value.repeat(4))
+        };
+        let batches = keys.chunks(6);
+        batches.map(|batch| batch.iter().map(|number| put(self, number)).collect()).collect()
     }
 
     pub(crate) fn change(&mut self, names: &[&'static str]) -> Change {

@@ -34,7 +34,8 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Writes, flushes, a merge, changes of type and strategy, passing time and a reopen, drawn from a seed.
+    /// Writes, loads in key order, flushes, a merge, changes of type and strategy, passing time and a reopen, drawn
+    /// from a seed.
     pub(crate) fn draw(
         draw: &mut Draw,
         kind: MemtableType,
@@ -56,6 +57,12 @@ impl Script {
                 changes.push(Change::Put(names[0], draw.key(), draw.value(12)));
             }
             steps.push(Step::Write(changes, durability));
+            if at % 50 == 5 {
+                // In key order, so that memtables are joined.
+                let load = draw.load(names);
+                steps.extend(load.into_iter().map(|changes| Step::Write(changes, every)));
+                steps.push(Step::Tick(Duration::from_millis(10)));
+            }
             match at {
                 45 | 90 | 150 | 200 => steps.push(Step::Flush),
                 120 => steps.push(Step::Compact),

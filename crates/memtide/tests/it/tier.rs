@@ -33,7 +33,12 @@ fn roomy(kind: MemtableType) -> Config {
 
 /// Memtables that reads of the default keyspace look into.
 fn runs(db: &Db) -> usize {
-    1 + db.stats().keyspaces[0].sealed
+    1 + db.stats().keyspaces[0].sealed_runs
+}
+
+/// The number in the order of writing: one after the other, or mixed, so that all memtables overlap.
+fn key(number: u32, mixed: bool) -> [u8; 4] {
+    if mixed { number.wrapping_mul(0x9E37_79B1).to_be_bytes() } else { number.to_be_bytes() }
 }
 
 /// A clock that breaks.
@@ -127,6 +132,103 @@ fn reads_look_into_twelve_memtables_at_most_and_at_rest_into_four() {
     }
 }
 
+/// What a load in key order fills is copied never, what a mixed one fills is.
+#[test]
+fn memtables_that_do_not_overlap_are_joined_to_a_run_and_not_copied() {
+    for (kind, mixed) in
+        MemtableType::ALL.into_iter().flat_map(|kind| [(kind, false), (kind, true)])
+    {
+        let sim = Simulation::new(12);
+        let db = open(&sim, &roomy(kind));
+        let (mut most, mut sealed, mut peak) = (0, 0, 0);
+        for at in 0..4000_u32 {
+            db.put(key(at, mixed), at.to_le_bytes()).unwrap();
+            if at % 5 == 0 {
+                sim.steps.run_until_idle();
+            }
+            let before = std::mem::replace(&mut sealed, db.stats().keyspaces[0].sealed);
+            assert!(mixed || sealed >= before, "{kind}: {sealed} memtables of {before}");
+            (most, peak) = (most.max(runs(&db)), peak.max(sealed));
+        }
+        rest(&sim);
+        assert!(runs(&db) <= 4, "{kind}: {} runs at rest", runs(&db));
+        assert!(most <= 11, "{kind}: up to {most} runs");
+        assert_eq!(peak > 20, !mixed, "{kind}: up to {peak} memtables");
+        assert_eq!(db.stats().flushes, 0, "{kind}");
+        let check = |state: &str| {
+            let value = |at: u32| at.to_le_bytes();
+            let all: BTreeMap<_, _> = (0..4000).map(|at| (key(at, mixed), value(at))).collect();
+            let all: Vec<_> = all.into_iter().collect();
+            let own = |row: memtide::Result<(memtide::Slice, memtide::Slice)>| {
+                let (key, value) = row.unwrap();
+                (key[..].try_into().unwrap(), value[..].try_into().unwrap())
+            };
+            assert_eq!(db.iter().map(own).collect::<Vec<_>>(), all, "{kind} {state}");
+            let mut back: Vec<_> = db.iter().rev().map(own).collect();
+            back.reverse();
+            assert_eq!(back, all, "{kind} {state} backwards");
+            for at in (0..4000).step_by(7) {
+                let key = key(at, mixed);
+                assert_eq!(db.get(key).unwrap().unwrap(), value(at)[..], "{kind} {state} {at}");
+                let from = all.partition_point(|row| row.0 < key);
+                let next: Vec<_> = db.range(key..).take(3).map(own).collect();
+                assert_eq!(next, all[from..all.len().min(from + 3)], "{kind} {state} {at}");
+                let before: Vec<_> = db.range(..key).rev().take(2).map(own).collect();
+                let want: Vec<_> =
+                    all[from.saturating_sub(2)..from].iter().rev().copied().collect();
+                assert_eq!(before, want, "{kind} {state} {at}");
+                let absent = [&key[..], b"-"].concat();
+                assert!(db.get(absent).unwrap().is_none(), "{kind} {state} {at}");
+            }
+        };
+        check("in memory");
+        // Into what is joined already, over it, and away from it.
+        db.delete_range(key(100, false)..key(101, false)).unwrap();
+        db.put(key(100, mixed), 100_u32.to_le_bytes()).unwrap();
+        rest(&sim);
+        db.flush().unwrap();
+        check("flushed");
+        drop(db);
+        let db = open(&sim, &roomy(kind));
+        assert_eq!(db.iter().count(), 4000, "{kind} reopened");
+    }
+}
+
+/// Only the memtables of a run that others overlap are copied with them.
+#[test]
+fn a_write_into_a_run_has_its_part_copied_alone() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(13);
+        let db = open(&sim, &roomy(kind));
+        for at in 0..4000_u32 {
+            db.put(key(at, false), at.to_le_bytes()).unwrap();
+        }
+        rest(&sim);
+        let joined = db.stats().keyspaces[0].sealed;
+        assert!(joined > 20 && runs(&db) <= 4, "{kind}: {joined} in {} runs", runs(&db));
+        let snapshot = db.snapshot();
+        // As many versions as make some memtables, of a few neighbouring keys.
+        for round in 0..100_u32 {
+            for at in 2000..2010 {
+                db.put(key(at, false), round.to_be_bytes()).unwrap();
+            }
+        }
+        rest(&sim);
+        let sealed = db.stats().keyspaces[0].sealed;
+        assert!(sealed + 5 >= joined, "{kind}: {sealed} of {joined} are left");
+        assert!(runs(&db) <= 4, "{kind}: {} runs", runs(&db));
+        let newest = 99_u32.to_be_bytes();
+        for at in 0..4000_u32 {
+            let (old, changed) = (at.to_le_bytes(), (2000..2010).contains(&at));
+            let want = if changed { newest } else { old };
+            assert_eq!(db.get(key(at, false)).unwrap().unwrap(), want[..], "{kind} {at}");
+            let before = snapshot.get(&db.default_keyspace(), key(at, false)).unwrap();
+            assert_eq!(before.unwrap(), old[..], "{kind} {at}");
+        }
+        assert_eq!(db.iter().count(), 4000, "{kind}");
+    }
+}
+
 /// Memtables are small for the sake of their indexes: a few large entries fill none.
 #[test]
 fn few_large_entries_make_few_memtables_and_are_not_merged_in_memory() {
@@ -176,7 +278,9 @@ fn what_cannot_be_merged_is_flushed_instead() {
 
 #[test]
 fn merges_in_memory_take_nothing_that_a_writer_needs() {
-    for kind in MemtableType::ALL {
+    for (kind, mixed) in
+        MemtableType::ALL.into_iter().flat_map(|kind| [(kind, true), (kind, false)])
+    {
         let sim = Simulation::new(3);
         let mut config = roomy(kind);
         config.memory_budget = Some(512 << 10);
@@ -184,7 +288,7 @@ fn merges_in_memory_take_nothing_that_a_writer_needs() {
         config.max_memtable_size = Some(16 << 10);
         let db = open(&sim, &config);
         for at in 0..5000_u32 {
-            db.put(at.to_be_bytes(), [1; 100]).unwrap();
+            db.put(key(at, mixed), [1; 100]).unwrap();
             sim.steps.run_until_idle();
             let stats = db.stats();
             assert!(runs(&db) <= 12, "{kind}: {stats:?}");
@@ -245,7 +349,9 @@ fn a_version_that_no_snapshot_needs_never_reaches_the_disk() {
         let sim = Simulation::new(4);
         let db = open(&sim, &roomy(kind));
         let rows = overwrite(&db, |_| {});
-        assert!(db.stats().keyspaces[0].sealed > 1, "{kind}: several memtables are flushed");
+        assert!(db.stats().keyspaces[0].sealed > 1, "{kind}: there are several memtables");
+        // Where there are as many memtables as there may be, one is flushed after the others.
+        sim.steps.run_until_idle();
         let (tables, bytes) = flushed(&db);
         let want = bytes_of(&rows, &[]);
         assert_eq!(tables as u64, db.stats().flushes, "{kind}");
@@ -341,7 +447,7 @@ fn opening_keeps_the_bounds() {
     let large = Config { max_memtable_size: Some(4 << 20), ..roomy(MemtableType::Vector) };
     let db = open(&sim, &large);
     for at in 0..5000_u32 {
-        db.put(at.to_be_bytes(), [1; 60]).unwrap();
+        db.put(key(at, true), [1; 60]).unwrap();
     }
     drop(db);
     let small = roomy(MemtableType::Vector);
@@ -428,6 +534,7 @@ fn check_multi_get(
 #[test]
 fn many_keys_read_at_once_are_what_single_reads_say() {
     let kinds = MemtableType::ALL.into_iter().cycle();
+    let mut joined = false;
     for (seed, kind) in seeds(0..16, 8).into_iter().zip(kinds) {
         let _repeat = Repeat { test: "many_keys_read_at_once_are_what_single_reads_say", seed };
         let (sim, mut draw) = (Simulation::new(seed), Draw::new(seed));
@@ -448,6 +555,16 @@ fn many_keys_read_at_once_are_what_single_reads_say() {
                 0..=2 => db.flush().unwrap(),
                 3 => db.compact().unwrap(),
                 4..=6 => rest(&sim),
+                // In key order: what it fills is joined to a run.
+                60 => {
+                    for changes in draw.load(&NAMES) {
+                        write(&db, &changes, Durability::Buffered).unwrap();
+                        state.apply(&changes);
+                        sim.steps.run_until_idle();
+                    }
+                    let all = db.stats().keyspaces;
+                    joined |= all.iter().any(|each| each.sealed > each.sealed_runs);
+                }
                 7..=9 => past = Some((db.snapshot(), state.clone())),
                 10..=40 => check_multi_get(&db, draw.pick(&NAMES), &state, None, &mut draw),
                 41..=50 => {
@@ -459,6 +576,7 @@ fn many_keys_read_at_once_are_what_single_reads_say() {
             }
         }
     }
+    assert!(joined, "no memtables were joined");
 }
 
 #[test]
