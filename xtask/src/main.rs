@@ -9,7 +9,7 @@
 //! cargo x loom    interleavings of a few operations on each memtable, one after another
 //! cargo x shuttle random interleavings of more
 //! cargo x figures measures on this machine and rewrites the tables of figures in the documents
-//! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`
+//! cargo x full    what must hold before a change is taken: check, test, loom, shuttle, `FULL`, `OUTSIDE`
 //! ```
 //!
 //! Each step prints its name and its seconds. The first failure ends the run and prints the one command
@@ -96,6 +96,20 @@ const FULL: &[Step] = &[
     ),
 ];
 
+/// The release program under kills and failing system calls, a few dozen of each, with a fresh seed.
+const OUTSIDE: &[Step] = &[
+    Step {
+        name: "kills at system calls",
+        env: &[],
+        action: Action::Python(&["tools/outside/outside", "kill", "--points", "100"]),
+    },
+    Step {
+        name: "failing system calls",
+        env: &[],
+        action: Action::Python(&["tools/outside/outside", "errors", "--points", "40"]),
+    },
+];
+
 /// Simulated crashes without the spread that the usual tests are content with, and fresh random seeds.
 const CRASH: &[Step] = &[Step {
     name: "crashes at every operation",
@@ -151,7 +165,11 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("loom", "interleavings of a few operations on each memtable, one after another", &[LOOM]),
     ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
     ("figures", "the documents' tables of figures, measured again", &[FIGURES]),
-    ("full", "all that must hold before a change is taken", &[CHECK, TEST, LOOM, SHUTTLE, FULL]),
+    (
+        "full",
+        "all that must hold before a change is taken",
+        &[CHECK, TEST, LOOM, SHUTTLE, FULL, OUTSIDE],
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -1,5 +1,6 @@
 //! One step of a command: how it is run, timed, and repeated by hand.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -20,6 +21,8 @@ pub(crate) struct Step {
 pub(crate) enum Action {
     /// Runs cargo with these arguments.
     Cargo(&'static [&'static str]),
+    /// Runs a script of the project with Python; where there is none the step is skipped, and says so.
+    Python(&'static [&'static str]),
     /// Checks the tree against the rules of [`tidy`].
     Tidy,
     /// Makes the documents' figures again with [`figures`].
@@ -36,6 +39,17 @@ impl Step {
         match self.action {
             Action::Tidy => tidy::run(root),
             Action::Figures => figures::run(root),
+            Action::Python(arguments) => {
+                match Command::new("python3").current_dir(root).args(arguments).status() {
+                    Ok(status) if status.success() => Ok(()),
+                    Ok(status) => Err(status.to_string()),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        eprintln!("SKIPPED {}: needs python3", self.name);
+                        Ok(())
+                    }
+                    Err(error) => Err(format!("could not start python3: {error}")),
+                }
+            }
             Action::Cargo(arguments) => {
                 let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
                 let mut command = Command::new(cargo);
@@ -54,11 +68,14 @@ impl Step {
     fn repeat(&self, more: &[String]) -> String {
         let mut words: Vec<String> =
             self.env.iter().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
-        words.push("cargo".to_string());
+        let program = if matches!(self.action, Action::Python(_)) { "python3" } else { "cargo" };
+        words.push(program.to_string());
         match self.action {
             Action::Tidy => words.extend(["x".to_string(), "tidy".to_string()]),
             Action::Figures => words.extend(["x".to_string(), "figures".to_string()]),
-            Action::Cargo(arguments) => words.extend(arguments.iter().map(|word| quoted(word))),
+            Action::Cargo(arguments) | Action::Python(arguments) => {
+                words.extend(arguments.iter().map(|word| quoted(word)));
+            }
         }
         words.extend(more.iter().map(|word| quoted(word)));
         words.join(" ")
