@@ -325,9 +325,10 @@ fn sync(engine: &Engine) -> Step {
     };
     let (position, sealed) =
         engine.commit.lock().as_ref().map_or((0, false), |log| (log.position(), log.sealed));
-    // A writer that does not wait for the next segment leaves it to this job.
-    if sealed && write::follow(engine).is_err() {
-        return Step::Park(None);
+    // A writer that does not wait for the next segment leaves it to this job. Where that failed, it is not tried in a
+    // circle: for want of space once in an interval, else by whoever mends what is broken.
+    if sealed && engine.health.check_running().is_ok() {
+        let _told = write::follow(engine);
     }
     if (syncs || engine.durable.is_awaited()) && write::sync_to(engine, position).is_err() {
         return Step::Park(None);

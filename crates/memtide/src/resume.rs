@@ -231,19 +231,21 @@ impl MendJob {
         }
         match engine.reserve.build_some(&engine.env, &engine.layout) {
             Ok(false) => Step::Again,
-            Ok(true) => {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.next = now + self.pause;
+                self.pause = (self.pause * 2).min(SPACE_POLL_MAX);
+                Step::Park(Some(self.next))
+            }
+            // Where the device fails at the reserve, space is not what is missing.
+            Ok(true) | Err(_) => {
                 self.is_full = false;
                 engine.health.drain();
                 engine.date_health();
                 self.pause = RETRY;
                 self.next = now;
+                self.reserve_from = now + RESERVE_DELAY;
                 go_on(engine);
                 Step::Again
-            }
-            Err(_) => {
-                self.next = now + self.pause;
-                self.pause = (self.pause * 2).min(SPACE_POLL_MAX);
-                Step::Park(Some(self.next))
             }
         }
     }
@@ -256,13 +258,13 @@ impl MendJob {
         if now < self.reserve_from {
             return Step::Park(Some(self.reserve_from));
         }
-        match engine.reserve.build_some(&engine.env, &engine.layout) {
-            Ok(_) => Step::Again,
-            Err(_) => {
-                self.reserve_from = now + RESERVE_RETRY;
-                Step::Park(Some(self.reserve_from))
-            }
+        // Others must not run out of space for it.
+        let fits = engine.free_space().is_none_or(|free| free >= 2 * engine.reserve.bytes());
+        if fits && engine.reserve.build_some(&engine.env, &engine.layout).is_ok() {
+            return Step::Again;
         }
+        self.reserve_from = now + RESERVE_RETRY;
+        Step::Park(Some(self.reserve_from))
     }
 }
 

@@ -10,17 +10,21 @@ use crate::engine::Engine;
 use crate::files;
 use crate::version::{TableMeta, Version};
 
-/// Whether a plan may run; not if it reads a damaged table, or gains no space where there is none.
+/// Whether a plan may run; not if it gains no space where there is none.
 ///
 /// # Errors
-/// `NoSpace`: what it writes before it gives anything back does not fit.
+/// `Corruption`: it would read a table in which damage was found. `NoSpace`: what it writes before it gives anything
+/// back does not fit.
 pub(super) fn admits(engine: &Engine, version: &Version, plan: &Plan) -> Result<bool> {
     if plan.output.is_none() {
         return Ok(true);
     }
-    let is_damaged = |number| engine.health.is_damaged(&files::table_name(number));
-    if engine.health.has_damage() && plan.tables().any(|table| is_damaged(table.number)) {
-        return Ok(false);
+    if engine.health.has_damage() {
+        let mut names = plan.tables().map(|table| files::table_name(table.number));
+        if let Some(damaged) = names.find(|name| engine.health.is_damaged(name)) {
+            let what = format!("{} is damaged and cannot be merged", damaged.display());
+            return Err(Error::new(ErrorKind::Corruption, what).with_file(damaged));
+        }
     }
     if plan.is_move().is_some() {
         return Ok(true);

@@ -38,7 +38,7 @@ pub(crate) fn write(
         return Ok(Committed { last: end.saturating_sub(1), end, is_logged: true });
     }
     debug_assert!(writes.keyspaces().iter().all(|own| is_of(engine, own)), "checked when added");
-    let mut waits = Waits::new(engine, patience, gives_space(&writes));
+    let mut waits = Waits::new(engine, patience);
     let turn = if engine.pace.is_free() { None } else { waits.wait_for_turn(&writes)? };
     let committed = commit_in_turn(engine, writes, waits).inspect_err(|_| {
         if let Some(turn) = turn {
@@ -65,20 +65,20 @@ fn commit_in_turn(engine: &Engine, writes: impl Writes, mut waits: Waits<'_>) ->
     while let Some(outcome) = commit_alone(engine, &writes) {
         match outcome? {
             Outcome::Done(committed) => return Ok(committed),
-            Outcome::Needs(need) => waits.wait(&need)?,
+            Outcome::Needs(need) => waits.wait(&need, &writes)?,
         }
     }
     while writes.bytes() > GROUP_BYTES_MAX {
         match commit_large(engine, &writes)? {
             Outcome::Done(committed) => return Ok(committed),
-            Outcome::Needs(need) => waits.wait(&need)?,
+            Outcome::Needs(need) => waits.wait(&need, &writes)?,
         }
     }
     let request = Request::new(writes.into_batch());
     loop {
         match commit_together(engine, &request)? {
             Outcome::Done(committed) => return Ok(committed),
-            Outcome::Needs(need) => waits.wait(&need)?,
+            Outcome::Needs(need) => waits.wait(&need, &request.batch)?,
         }
     }
 }

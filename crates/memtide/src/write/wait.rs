@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use memtide_base::{Error, ErrorKind, Result};
 
+use super::commit::gives_space;
 use super::{controller, memory, rotate, segments};
 use crate::batch::Writes;
 use crate::commit_queue::Need;
@@ -27,22 +28,19 @@ pub(super) struct Waits<'e> {
     /// When the first of them began.
     since: Option<Duration>,
     memory: memory::Wait,
-    /// Whether it may have of the reserve.
-    gives_space: bool,
 }
 
 impl<'e> Waits<'e> {
-    /// For a write that only deletes if it `gives_space`.
-    pub(super) fn new(engine: &'e Engine, patience: Patience, gives_space: bool) -> Self {
-        Self { engine, patience, since: None, memory: memory::Wait::default(), gives_space }
+    pub(super) fn new(engine: &'e Engine, patience: Patience) -> Self {
+        Self { engine, patience, since: None, memory: memory::Wait::default() }
     }
 
-    /// Waits until it is worth while to try again.
+    /// Waits until it is worth while to try `writes` again.
     ///
     /// # Errors
     /// `Busy` if the patience is at its end, or if waiting cannot help. The database was closed or takes no writes
     /// any more.
-    pub(super) fn wait(&mut self, need: &Need) -> Result<()> {
+    pub(super) fn wait(&mut self, need: &Need, writes: &impl Writes) -> Result<()> {
         let engine = self.engine;
         let began = engine.env.clock.now();
         let left = self.left(began, need)?;
@@ -50,7 +48,7 @@ impl<'e> Waits<'e> {
             Need::Segment => match left {
                 Some(left) => segments::wait_for_next(engine, left),
                 None => match segments::follow(engine) {
-                    Err(error) if self.is_helped(&error) => Ok(()),
+                    Err(error) if self.is_helped(writes, &error) => Ok(()),
                     followed => followed,
                 },
             },
@@ -87,10 +85,10 @@ impl<'e> Waits<'e> {
         })
     }
 
-    /// Whether there is space for this write where there was none before.
-    fn is_helped(&self, error: &Error) -> bool {
+    /// Whether there is space for a write where there was none before: one that only deletes may have of the reserve.
+    fn is_helped(&self, writes: &impl Writes, error: &Error) -> bool {
         let Engine { env, layout, reserve, .. } = self.engine;
-        let is_taken = self.gives_space && error.kind() == ErrorKind::NoSpace;
+        let is_taken = error.kind() == ErrorKind::NoSpace && gives_space(writes);
         is_taken && reserve.release(&*env.vfs, layout)
     }
 

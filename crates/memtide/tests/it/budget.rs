@@ -211,8 +211,10 @@ fn compaction_that_fails_in_one_keyspace_is_reported_and_goes_on_in_the_others()
         sim.clock.advance(Duration::from_secs(2));
         sim.steps.run_until_idle();
         assert_eq!((level0(0).tables, level0(1).tables), (2, 0));
+        let failure = db.stats().compaction_failure.expect("a table is damaged");
         let health = db.health();
         let name = table.file_name().unwrap().to_str().unwrap();
+        assert!(failure.contains(name), "{failure}");
         assert_eq!(health.state, HealthState::Degraded);
         assert!(health.reason.unwrap().contains(name) && health.damaged[0].ends_with(name));
     }

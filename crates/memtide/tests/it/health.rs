@@ -668,3 +668,129 @@ fn a_crash_at_any_operation_on_a_full_device_loses_nothing_and_it_opens_there() 
     println!("{crashes} crashes, {opened} opened on the full device");
     assert!(opened > 0);
 }
+
+#[test]
+fn a_resume_works_with_a_full_memory() {
+    for kind in MemtableType::ALL {
+        let sim = Simulation::new(3);
+        let mut config = config(kind);
+        config.memory_budget = Some(256 << 10);
+        config.flush_target = Some(64 << 10);
+        config.durability = Some(Durability::Buffered);
+        config.tree.wal_segment_size = Some(1 << 20);
+        let db = Db::builder(ROOT).config(config).env(sim.env.clone()).open().unwrap();
+        for name in NAMES {
+            db.keyspace(name).unwrap();
+        }
+        let mut model = State::default();
+        let limit = memtide::WriteOptions { timeout: Some(Duration::ZERO), ..Default::default() };
+        let full = (0..10_000_u32).find_map(|at| {
+            let mut batch = db.batch();
+            for name in NAMES {
+                batch.put(&db.get_keyspace(name).unwrap(), at.to_be_bytes(), [1; 100]);
+            }
+            let written = db.write_with(batch, limit);
+            if written.is_ok() {
+                let put =
+                    |name| crate::oracle::Change::Put(name, at.to_be_bytes().into(), vec![1; 100]);
+                model.apply(&NAMES.map(put));
+            }
+            written.err()
+        });
+        assert_eq!(full.unwrap().kind(), ErrorKind::Busy);
+        sim.vfs.fail_at(sim.vfs.op_count(), Fault::Other);
+        assert_eq!(db.sync().unwrap_err().kind(), ErrorKind::Indeterminate);
+        db.resume().unwrap();
+        put(&db, &mut model, "after", b"all is well", Durability::Sync).unwrap();
+        assert_eq!(State::of(&db).unwrap(), model);
+        let again = Simulation::on(sim.vfs.disk().crash(CrashMode::DropAll, 0), 0);
+        assert_eq!(State::of(&open(&again, kind)).unwrap(), model);
+    }
+}
+
+#[test]
+fn a_damaged_table_leaves_all_else_as_it_is() {
+    let sim = Simulation::new(4);
+    let (db, mut model) = (open(&sim, MemtableType::Skiplist), State::default());
+    let other = db.keyspace("left").unwrap();
+    put(&db, &mut model, "damaged", &[0xd5; 300], Durability::Sync).unwrap();
+    db.flush().unwrap();
+    let is_table = |path: &&std::path::PathBuf| path.extension().is_some_and(|end| end == "sst");
+    let files = sim.vfs.files();
+    let table = files.iter().find(is_table).unwrap();
+    let file = memtide_env::Vfs::open_read(&sim.vfs, table).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let at = bytes.windows(50).position(|part| part == [0xd5; 50]).unwrap();
+    sim.vfs.corrupt(table, at as u64, 1).unwrap();
+    for read in 0..3 {
+        let failed = match read {
+            0 => db.get("damaged").err(),
+            1 => db.iter().find_map(Result::err),
+            _ => db.snapshot().multi_get(&db.default_keyspace(), ["damaged"]).err(),
+        };
+        assert!(failed.unwrap().is_corruption());
+        let health = db.health();
+        assert_eq!((health.state, health.transitions), (HealthState::Degraded, 1));
+        assert_eq!(health.damaged, [table.strip_prefix(ROOT).unwrap()]);
+    }
+    db.put("written", "still").unwrap();
+    assert!(db.get("written").unwrap().is_some() && other.get("damaged").unwrap().is_some());
+    db.flush().unwrap();
+    let before = sim.vfs.op_count();
+    assert!(db.compact().unwrap_err().is_corruption());
+    assert_eq!(sim.vfs.op_count(), before, "nothing was written for a merge that cannot be");
+    db.close().unwrap();
+    assert_eq!(open(&sim, MemtableType::Skiplist).health().state, HealthState::Healthy);
+}
+
+/// Threads of the machine on a disk that fails now and then: nobody waits for ever, and what was acknowledged is there.
+#[test]
+fn writers_on_a_device_that_fails_now_and_then_go_on() {
+    const WRITERS: u32 = 3;
+    for kind in [MemtableType::EnhancedSkiplist, MemtableType::Trie] {
+        let sim = Simulation::new(5);
+        let env = memtide_env::Env { vfs: sim.env.vfs.clone(), ..memtide_env::Env::real() };
+        let mut config = config(kind);
+        config.enable_background_compaction = Some(true);
+        let db = Db::builder(ROOT).config(config).env(env).open().unwrap();
+        let acked: Vec<Vec<u32>> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let (db, vfs) = (&db, &sim.vfs);
+                    scope.spawn(move || {
+                        let mut acked = Vec::new();
+                        for at in 0..300 {
+                            let key = writer * 1000 + at;
+                            if writer == 0 && at % 25 == 24 {
+                                let fault =
+                                    [Fault::Other, Fault::StorageFull][at as usize / 25 % 2];
+                                vfs.fail_at(vfs.op_count() + u64::from(at % 7), fault);
+                            }
+                            if db.put(key.to_be_bytes(), [9; 60]).is_ok() {
+                                acked.push(key);
+                            } else if db.resume().is_err() {
+                                std::thread::yield_now();
+                            }
+                        }
+                        acked
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        while db.health().state != HealthState::Healthy {
+            let _ = db.resume();
+            std::thread::yield_now();
+        }
+        db.put("after", "all is well").unwrap();
+        assert!(db.health().transitions > 0);
+        let again = Simulation::on(sim.vfs.disk().crash(CrashMode::DropAll, 0), 0);
+        let after = open(&again, kind);
+        for key in acked.iter().flatten() {
+            assert!(after.get(key.to_be_bytes()).unwrap().is_some(), "{key} was acknowledged");
+            assert!(db.get(key.to_be_bytes()).unwrap().is_some(), "{key} was acknowledged");
+        }
+        assert!(after.get("after").unwrap().is_some());
+    }
+}
