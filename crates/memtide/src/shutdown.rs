@@ -73,14 +73,13 @@ fn close_log(engine: &Engine) -> Result<()> {
         let mut commit = engine.commit.lock();
         let log = commit.as_mut().ok_or_else(|| Error::internal("a writer without a log"))?;
         log.mark(end)?;
-        log.writer.cut()?;
         log.writer.header().base
     };
-    let mut manifest = engine.manifest.lock();
-    if let Some(manifest) = manifest.as_mut() {
+    if let Some(manifest) = engine.manifest.lock().as_mut() {
         manifest.append(Edit::new(vec![Change::Closed(ClosedWal { base, end })]))?;
     }
-    Ok(())
+    // Not before: a segment that is shorter than it was made has lost its end, unless the manifest says where that is.
+    engine.commit.lock().as_mut().map_or(Ok(()), |log| log.writer.cut())
 }
 
 /// What closing says after a failure: acknowledged writes may be lost unless all of them are durable.

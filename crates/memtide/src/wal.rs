@@ -8,7 +8,7 @@
 use memtide_base::{Error, Result};
 use memtide_env::Env;
 use memtide_storage::log::{
-    HEADER_LEN, LogHeader, LogKind, LogWriter, RecordKind, SEGMENT_BYTES_MAX,
+    HEADER_LEN, LogHeader, LogKind, LogWriter, MINOR_WHOLE, RecordKind, SEGMENT_BYTES_MAX,
 };
 
 use crate::config::{Settings, WalSink};
@@ -164,7 +164,7 @@ pub(crate) fn create_segment(
         prev_end,
         created_ms: env.clock.wall_ms(),
         required_features: 0,
-        minor: 0,
+        minor: MINOR_WHOLE,
     };
     let name = files::wal_name(base);
     let (vfs, path) = (&*env.vfs, layout.at(&name));

@@ -171,14 +171,14 @@ fn create(options: &mut OpenOptions, path: &Path, prealloc: u64) -> io::Result<(
     }
 }
 
-/// Allocates `len` bytes for an empty file; `false` if its file system cannot do that at all.
+/// Gives an empty file `len` bytes, allocated unless its file system cannot do that at all: `false` then.
 fn allocate(file: &File, len: u64) -> io::Result<bool> {
     if len == 0 {
         return Ok(true);
     }
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)) {
         Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(len).map(|()| false),
         Err(error) => Err(error.into()),
     }
 }

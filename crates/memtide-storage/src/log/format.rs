@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field
 //! 0       8     magic              "MTWAL\0\0" or "MTMAN\0\0", then the major version, 1
-//! 8       2     minor              for people; readers ignore it
+//! 8       2     minor              from 1 on a segment has its whole length from the beginning
 //! 10      2     header_len         4096
 //! 12      4     required_features  a reader that does not know a set bit refuses the file
 //! 16      8     base               LSN of the file's first byte; 0 for a manifest
@@ -36,6 +36,10 @@ pub const HEADER_LEN: u64 = 4096;
 
 /// Most LSNs one WAL segment spans: a record's length must fit in 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = (1 << 32) - HEADER_LEN;
+
+/// The minor version from which on a segment's file has all of its bytes before the first record is written, and keeps
+/// them until the database is closed.
+pub const MINOR_WHOLE: u16 = 1;
 
 pub(super) const PAGE_LEN: usize = 4096;
 const CHECKSUM_AT: usize = PAGE_LEN - 8;
@@ -85,7 +89,7 @@ pub struct LogHeader {
     pub created_ms: u64,
     /// Features a reader must know.
     pub required_features: u32,
-    /// Minor version of the writer, for people.
+    /// Minor version of the writer; see [`MINOR_WHOLE`].
     pub minor: u16,
 }
 

@@ -25,7 +25,7 @@ pub mod writer;
 
 pub use batch::{BatchDamage, BatchOp, BatchOps};
 pub use format::{
-    HEADER_LEN, LogHeader, LogKind, SEGMENT_BYTES_MAX, manifest_file_name,
+    HEADER_LEN, LogHeader, LogKind, MINOR_WHOLE, SEGMENT_BYTES_MAX, manifest_file_name,
     parse_manifest_file_name, parse_wal_file_name, wal_file_name,
 };
 pub use reader::{LogEnd, LogReader, Opened, Record};

@@ -13,7 +13,9 @@ use std::path::Path;
 
 use memtide_base::{Error, Result};
 use memtide_env::{Env, Vfs};
-use memtide_storage::log::{LogHeader, LogKind, LogReader, Opened, parse_wal_file_name};
+use memtide_storage::log::{
+    LogHeader, LogKind, LogReader, MINOR_WHOLE, Opened, parse_wal_file_name,
+};
 
 use super::OpenMode;
 use super::directory::list;
@@ -72,6 +74,7 @@ pub(super) fn open_segments(
             Opened::Log(reader) => {
                 let header = reader.header().clone();
                 check_segment(&header, base, &name, state)?;
+                check_length(&header, bytes, newest == Some(base), &name, state)?;
                 older.push(SegmentInfo { header, bytes });
                 readers.push((*reader, bytes));
             }
@@ -85,8 +88,12 @@ pub(super) fn open_segments(
     for (at, (reader, _)) in readers.iter_mut().enumerate() {
         if let Some(next) = older.get(at + 1) {
             reader.expect_durable(next.header.prev_end);
-        } else if let Some(closed) = state.closed {
-            reader.expect_durable(closed.end);
+        } else if reader.header().base + reader.header().segment_bytes > state.wal_start {
+            // The log is synced up to what is flushed before a table counts; of a segment that failed nothing is needed.
+            let logged = state.keyspaces.iter().filter(|keyspace| keyspace.options.logged);
+            let flushed = logged.map(|keyspace| keyspace.flushed_to).max();
+            reader.expect_durable(flushed.unwrap_or_default());
+            reader.expect_durable(state.closed.map_or(0, |closed| closed.end));
         }
     }
     Ok(Segments { readers, older })
@@ -120,6 +127,27 @@ fn check_segment(header: &LogHeader, base: u64, name: &Path, state: &ManifestSta
     }
     if header.db_uuid != state.uuid {
         return wrong("it belongs to another database");
+    }
+    Ok(())
+}
+
+/// A segment is as long as it was made until the database is closed; after that the manifest or the next segment says
+/// where it ends.
+fn check_length(
+    header: &LogHeader,
+    bytes: u64,
+    is_newest: bool,
+    name: &Path,
+    state: &ManifestState,
+) -> Result<()> {
+    let (base, span) = (header.base, header.segment_bytes);
+    let was_whole = header.minor >= MINOR_WHOLE
+        && is_newest
+        && base <= state.seq_high
+        && state.closed.is_none_or(|closed| closed.base != base);
+    if bytes > span || (was_whole && bytes < span) {
+        let detail = format!("it has {bytes} B, its header says {span} B");
+        return Err(Error::corruption("log", name, bytes.min(span), detail));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use memtide_storage::log::{LogHeader, LogWriter};
 use crate::engine::Engine;
 use crate::files::{self, WAL_DIR};
 use crate::health::Broken;
+use crate::version::{Change, Edit, Manifest};
 use crate::wal::{FIRST_SEGMENT_BYTES, Log, Segment, create_segment, segment_bytes};
 
 /// Replaces a sealed segment by the next one. Called without the commit lock, so nothing waits for the
@@ -29,6 +30,10 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
         (log.writer.file(), log.writer.header().clone(), log.position(), log.wanted)
     };
     sync_file(engine, &*file, position)?;
+    // An edit in doubt may promise the segment that is made again now.
+    if engine.manifest.lock().as_ref().is_none_or(Manifest::has_failed) {
+        return Err(unsure());
+    }
     let writer = create_next(engine, &header, position, wanted).inspect_err(|error| {
         if error.kind() == ErrorKind::NoSpace {
             engine.note_shortage(error);
@@ -36,6 +41,7 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
             engine.fail(error);
         }
     })?;
+    promise(engine, writer.header().base)?;
     let mut commit = engine.commit.lock();
     let Some(log) = commit.as_mut() else { return Err(read_only()) };
     log.follow(writer);
@@ -84,12 +90,22 @@ pub(crate) fn replace(engine: &Engine) -> Result<()> {
     };
     // Of what the failed one holds nothing is promised.
     let writer = create_next(engine, &header, header.base, wanted)?;
+    promise(engine, writer.header().base)?;
     let start = writer.position();
     if let Some(log) = engine.commit.lock().as_mut() {
         log.follow(writer);
     }
     engine.durable.reach(start);
     Ok(())
+}
+
+/// Says durably that the segment at `base` is there, before it takes its first record: if it is missing or without its
+/// header from then on, that is damage. Writers who wait for the segment wait for this sync too, others for none.
+fn promise(engine: &Engine, base: u64) -> Result<()> {
+    let mut manifest = engine.manifest.lock();
+    let manifest = manifest.as_mut().ok_or_else(|| engine.no_manifest())?;
+    let edit = Edit::new(vec![Change::SeqHigh { seq: base }]);
+    manifest.append(edit).inspect_err(|error| engine.fail(error))
 }
 
 /// As [`follow`], by the sync job, but waits no longer than `left`; then the writer tries again.

@@ -378,6 +378,49 @@ fn after_a_kill_only_what_was_never_marked_as_synced_may_read_as_torn() {
 }
 
 #[test]
+fn the_last_segment_of_a_database_that_was_not_closed_is_missed() {
+    for with_tables in [false, true] {
+        let sim = Simulation::new(2);
+        let db = open(&sim).unwrap();
+        let mut draw = Draw::new(4);
+        let mut state = State::default();
+        let mut write = |db: &Db, len, durability| {
+            let change = Change::Put("default", draw.key(), vec![7; len]);
+            oracle::write(db, std::slice::from_ref(&change), durability).unwrap();
+            state.apply(&[change]);
+        };
+        while db.stats().wal_segments < 3 {
+            write(&db, 1500, Durability::Sync);
+        }
+        write(&db, 10, Durability::Sync);
+        if with_tables {
+            db.flush().unwrap();
+        }
+        let closed = Closed { disk: sim.vfs.disk().crash(CrashMode::DropAll, 0), state };
+        judge(&Simulation::on(closed.disk.clone(), 5), &closed.state).unwrap();
+        let segments: Vec<_> = files(&closed.disk)
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|kind| kind == "wal"))
+            .collect();
+        let last = segments.last().unwrap();
+        let len = Simulation::on(closed.disk.clone(), 0).vfs.file_len(last).unwrap();
+        refused(&closed, "the last segment missing", &|sim| sim.vfs.remove(last).unwrap());
+        for cut in [0, 1, 100, 4096, len / 2, len - 4096, len - 1] {
+            refused(&closed, &format!("the last segment cut to {cut}"), &|sim| {
+                sim.vfs.open_write(last).unwrap().set_len(cut).unwrap();
+            });
+        }
+        let zeros = vec![0; usize::try_from(len).unwrap()];
+        refused(&closed, "the last segment of zeros", &|sim| replace(sim, last, &zeros));
+        if with_tables {
+            refused(&closed, "the records of the last segment zeroed", &|sim| {
+                sim.vfs.open_write(last).unwrap().write_at(&zeros[4096..], 4096).unwrap();
+            });
+        }
+    }
+}
+
+#[test]
 fn each_end_of_an_iterator_shows_what_lies_before_the_damage() {
     let sim = Simulation::new(1);
     let mut config = config(1 << 20);
