@@ -10,6 +10,7 @@ use memtide_base::sync::atomic::Ordering;
 use memtide_base::sync::{Arc, Weak};
 use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::{Job, Step};
+use memtide_memtable::Memtable;
 
 use crate::compaction;
 use crate::config::Durability;
@@ -22,6 +23,8 @@ use crate::write;
 
 /// Time before a failed flush or compaction is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Time before everything is flushed again where nothing fits.
+const ALL_RETRY: Duration = Duration::from_secs(4);
 /// Time between looks at the log when nothing asks for a sync: marks are written then.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,7 +42,7 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
             .submit(Box::new(Watched { job, engine: weak() }))
             .map_err(|error| Error::io("start a thread for", name, error))
     };
-    let flush = submit(Box::new(FlushJob { engine: weak(), sealed_at_rest: false, last: 0 }))?;
+    let flush = submit(Box::new(FlushJob::new(weak())))?;
     engine.jobs.lock().flush = Some(flush);
     let merge = submit(Box::new(MergeJob { engine: weak(), rest: Duration::ZERO, last: 0 }))?;
     engine.jobs.lock().merge = Some(merge);
@@ -107,6 +110,8 @@ struct FlushJob {
     sealed_at_rest: bool,
     /// The keyspace that was flushed last: those behind it come first, so that none waits for ever.
     last: u32,
+    /// When everything may be tried next although there is no space.
+    all_from: Duration,
 }
 
 impl Job for FlushJob {
@@ -132,11 +137,8 @@ impl Job for FlushJob {
         engine.pace.flushes.lock().begin(engine.env.clock.now());
         // There may be more to do than this one.
         engine.flush_work.store(true, Ordering::Release);
-        if let Some(free) = engine.free_space().filter(|_| engine.health.is_full())
-            && free < keyspace.current().sealed_bytes()
-        {
-            let what = format!("there is no space for it: {free} B are free");
-            return self.failed(&engine, &keyspace, what);
+        if engine.health.is_full() {
+            return self.make_space(&engine, &keyspace);
         }
         // Whoever waits from now on waits for this attempt, not for the one that failed before.
         *engine.flush_failure.lock() = None;
@@ -151,6 +153,32 @@ impl Job for FlushJob {
 }
 
 impl FlushJob {
+    fn new(engine: Weak<Engine>) -> Self {
+        Self { engine, sealed_at_rest: false, last: 0, all_from: Duration::ZERO }
+    }
+
+    /// Flushes what fits, while there is no space: the log that is not needed then gives back more than a table takes.
+    /// Where nothing fits all is tried now and then, as deletes may leave little of it.
+    fn make_space(&mut self, engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Step {
+        let (now, free) = (engine.env.clock.now(), engine.free_space().unwrap_or(u64::MAX));
+        let oldest = oldest_within(&keyspace.current().sealed, free / 4 * 3);
+        let flushed = if oldest > 0 {
+            flush::flush_at_most(engine, keyspace, oldest).map(drop)
+        } else if now >= self.all_from {
+            self.all_from = now + ALL_RETRY;
+            flush::flush_all(engine)
+        } else {
+            Err(Error::new(ErrorKind::NoSpace, format!("there is no space: {free} B are free")))
+        };
+        match flushed {
+            Ok(()) => {
+                *engine.flush_failure.lock() = None;
+                Step::Again
+            }
+            Err(error) => self.failed(engine, keyspace, error.to_string()),
+        }
+    }
+
     /// Says why a flush was not done, and when it is tried again.
     fn failed(&self, engine: &Engine, keyspace: &KeyspaceState, why: String) -> Step {
         engine.pace.flushes.lock().rest(engine.env.clock.now());
@@ -160,6 +188,16 @@ impl FlushJob {
         // Whoever mends what is broken wakes the job.
         if engine.health.check_running().is_err() { Step::Park(None) } else { park(engine, RETRY) }
     }
+}
+
+/// How many of the oldest of these, given newest first, have so many bytes at most.
+fn oldest_within(sealed: &[Arc<Memtable>], mut room: u64) -> usize {
+    let fits = |table: &&Arc<Memtable>| {
+        let left = room.checked_sub(table.usage().used);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    sealed.iter().rev().take_while(fits).count()
 }
 
 /// The keyspace to flush next, after the one with the id `last`.
@@ -395,7 +433,7 @@ mod tests {
         let db = Db::builder("/db").config(config).env(sim.env.clone()).open().expect("opens");
         let (first, second) = (db.default_keyspace(), db.keyspace("second").expect("made"));
         let engine = Arc::downgrade(db.handle.engine());
-        let mut job = FlushJob { engine, sealed_at_rest: false, last: 0 };
+        let mut job = FlushJob::new(engine);
         seal(&second, 1);
         for _ in 0..2 {
             seal(&first, 4);

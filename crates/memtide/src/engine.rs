@@ -246,7 +246,7 @@ impl Engine {
         };
         self.health.stop(how, format!("{error:?}"));
         if how == Broken::Space {
-            self.health.fill(self.shortage(error));
+            self.health.fill(self.shortage(), format!("{error:?}"));
         }
         self.freed.notify();
         self.wake_sync();
@@ -258,7 +258,7 @@ impl Engine {
     /// except that a device that takes no writes at all stops them.
     pub(crate) fn note_shortage(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
-            self.health.fill(self.shortage(error));
+            self.health.fill(self.shortage(), format!("{error:?}"));
             self.freed.notify();
             self.wake_mend();
             self.date_health();
@@ -284,11 +284,11 @@ impl Engine {
         self.health.date(self.env.clock.wall_ms());
     }
 
-    /// What is free, what is needed and what happened.
-    fn shortage(&self, error: &Error) -> String {
+    /// What is free and what is needed.
+    pub(crate) fn shortage(&self) -> String {
         let (free, needed) = (self.free_space(), self.space_needed());
         let free = free.map_or("an unknown number of".to_owned(), |free| free.to_string());
-        format!("{free} B are free, {needed} B are needed; {error:?}")
+        format!("{free} B are free, {needed} B are needed")
     }
 
     /// Bytes free on the device; `None` if it does not say.
@@ -296,11 +296,11 @@ impl Engine {
         self.env.vfs.space(self.layout.root()).ok().map(|space| space.free)
     }
 
-    /// Bytes that must be free before puts are taken again: the reserve and half as much to work with, what waits to be
-    /// flushed, a small segment, and an eighth of all that, so that it does not begin again at once.
+    /// Bytes that must be free before puts are taken again: the reserve and half as much to work with, a small segment,
+    /// and an eighth of all that, so that it does not begin again at once. What waits to be flushed is flushed
+    /// meanwhile, in pieces that fit.
     pub(crate) fn space_needed(&self) -> u64 {
-        let sealed: u64 = self.all_keyspaces().iter().map(|k| k.current().sealed_bytes()).sum();
-        let least = self.reserve.bytes() * 3 / 2 + sealed + self.scarce_segment_bytes();
+        let least = self.reserve.bytes() * 3 / 2 + self.scarce_segment_bytes();
         least + least / 8
     }
 

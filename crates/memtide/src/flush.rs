@@ -27,15 +27,20 @@ const BESIDE_WRITERS: usize = RUNS_MAX / 4;
 /// # Errors
 /// The memtables stay and are read as before; a table that was being written is removed.
 pub(crate) fn flush(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<()> {
-    flush_oldest(engine, keyspace, usize::MAX).map(drop)
+    flush_at_most(engine, keyspace, usize::MAX).map(drop)
 }
 
 /// As [`flush`], of as much as lets writers go on meanwhile; says how many bytes of memtables that were.
 pub(crate) fn flush_beside_writers(engine: &Engine, keyspace: &Arc<KeyspaceState>) -> Result<u64> {
-    flush_oldest(engine, keyspace, BESIDE_WRITERS)
+    flush_at_most(engine, keyspace, BESIDE_WRITERS)
 }
 
-fn flush_oldest(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize) -> Result<u64> {
+/// As [`flush`], of so many memtables, the oldest.
+pub(crate) fn flush_at_most(
+    engine: &Engine,
+    keyspace: &Arc<KeyspaceState>,
+    at_most: usize,
+) -> Result<u64> {
     let _upkeep = keyspace.upkeep.lock();
     // Closing waits for this lock: what did not begin before must not begin at all.
     engine.check_open()?;

@@ -126,10 +126,19 @@ pub(crate) struct Vitals {
     known: Mutex<Known>,
 }
 
+/// Why there is no space.
+#[derive(Debug)]
+struct Shortage {
+    /// What is free and what is needed, at the last look.
+    space: String,
+    /// What found none.
+    cause: String,
+}
+
 #[derive(Debug)]
 struct Known {
     broken: Option<(Broken, String)>,
-    full: Option<String>,
+    full: Option<Shortage>,
     damaged: BTreeMap<PathBuf, String>,
     throttled: bool,
     /// What all of that comes to.
@@ -196,9 +205,18 @@ impl Vitals {
         self.change(|known| known.broken = None);
     }
 
-    /// There is no space for puts.
-    pub(crate) fn fill(&self, reason: String) {
-        self.change(|known| known.full = Some(reason));
+    /// There is no space for puts: what is free and what is needed, and what found none.
+    pub(crate) fn fill(&self, space: String, cause: String) {
+        self.change(|known| known.full = Some(Shortage { space, cause }));
+    }
+
+    /// There still is none.
+    pub(crate) fn note_space(&self, space: String) {
+        self.change(|known| {
+            if let Some(full) = &mut known.full {
+                full.space = space;
+            }
+        });
     }
 
     /// There is space again.
@@ -322,7 +340,10 @@ impl Known {
 
     fn reason(&self) -> Option<String> {
         match (&self.broken, &self.full) {
-            (Some((_, reason)), _) | (None, Some(reason)) => Some(reason.clone()),
+            (Some((Broken::Space, _)) | None, Some(Shortage { space, cause })) => {
+                Some(format!("{space}; {cause}"))
+            }
+            (Some((_, reason)), _) => Some(reason.clone()),
             (None, None) => {
                 self.damaged.values().next().cloned().or_else(|| {
                     self.throttled.then(|| "flushes or compactions are behind".to_owned())
@@ -392,8 +413,10 @@ mod tests {
         vitals.damage("sst/1.sst".into(), "another block".to_owned());
         assert_eq!(vitals.current().reason.as_deref(), Some("a block"));
         assert_eq!((state(), vitals.check_writable().is_ok()), (HealthState::Degraded, true));
-        vitals.fill("0 B are free".to_owned());
+        vitals.fill("0 B are free".to_owned(), "a write".to_owned());
         assert_eq!((state(), vitals.is_full()), (HealthState::NoSpace, true));
+        vitals.note_space("1 B is free".to_owned());
+        assert_eq!(vitals.current().reason.as_deref(), Some("1 B is free; a write"));
         let refused = vitals.check_writable().expect_err("no puts");
         assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
         assert!(vitals.check_running().is_ok());
@@ -432,7 +455,7 @@ mod tests {
         assert_eq!(recent, want);
         assert_eq!((health.transitions, health.since_ms, health.reason), (202, 109, None));
         for _ in 0..KEPT {
-            vitals.fill("full".to_owned());
+            vitals.fill("full".to_owned(), "a write".to_owned());
             vitals.drain();
         }
         assert_eq!(vitals.current().recent.len(), KEPT);

@@ -149,7 +149,11 @@ pub(crate) fn open(
     }
     report.orphans = remove_orphans(&engine, found_files)?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
-        flush::flush_all(&engine)?;
+        match flush::flush_all(&engine) {
+            // The log has it all; it is flushed once there is space.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {}
+            flushed => flushed?,
+        }
     }
     Ok((engine, report))
 }

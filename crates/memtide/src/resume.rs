@@ -105,8 +105,20 @@ fn mend(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Has the jobs flush what fits, and merge what gains.
+fn make_space(engine: &Engine) {
+    for keyspace in engine.all_keyspaces() {
+        if keyspace.first_seq().is_some() {
+            keyspace.want_flush();
+        }
+    }
+    engine.wake_flush();
+    engine.wake_compaction();
+}
+
 /// Everybody looks for what to do.
 fn go_on(engine: &Engine) {
+    *engine.flush_failure.lock() = None;
     engine.freed.notify();
     engine.wake_flush();
     engine.wake_merge();
@@ -218,15 +230,15 @@ impl MendJob {
             self.pause = SPACE_POLL;
             self.next = now + SPACE_POLL;
             engine.reserve.release(&*engine.env.vfs, &engine.layout);
-            // What was waiting for space may find some now.
-            engine.wake_flush();
-            engine.wake_compaction();
+            make_space(engine);
         }
         if now < self.next {
             return Step::Park(Some(self.next));
         }
         if engine.free_space().is_some_and(|free| free < engine.space_needed()) {
             self.next = now + SPACE_POLL;
+            engine.health.note_space(engine.shortage());
+            make_space(engine);
             return Step::Park(Some(self.next));
         }
         match engine.reserve.build_some(&engine.env, &engine.layout) {

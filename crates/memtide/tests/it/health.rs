@@ -794,3 +794,30 @@ fn writers_on_a_device_that_fails_now_and_then_go_on() {
         assert!(after.get("after").unwrap().is_some());
     }
 }
+
+/// Nobody else makes any: what deletes leave of the memtables, and of the log, is enough.
+#[test]
+fn deletes_alone_make_space_on_a_full_device() {
+    for kind in MemtableType::ALL {
+        for free in [180_000, 200_000] {
+            let here = Here(format!("{kind}, {free} B"));
+            let mut filled = Filled::new(kind, free);
+            filled.fill();
+            filled.check_refuses_puts();
+            let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+            for name in NAMES {
+                filled.take(crate::oracle::Change::DeleteRange(name, all.clone()));
+            }
+            for _ in 0..12 {
+                filled.sim.clock.advance(Duration::from_secs(1));
+                filled.sim.steps.run_until_idle();
+                // Background compaction is off here.
+                let _ = filled.db.compact();
+            }
+            let health = filled.db.health();
+            assert_eq!(health.state, HealthState::Healthy, "{health:?}");
+            filled.db.put("after", "there is space").unwrap();
+            drop(here);
+        }
+    }
+}
