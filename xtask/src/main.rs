@@ -5,7 +5,8 @@
 //! cargo x test    every test of the workspace; further arguments go to `cargo test`
 //! cargo x tidy    the architecture and the words alone
 //! cargo x crash   simulated crashes at every I/O operation, for every memtable; prints the points
-//! cargo x plants  every planted bug, one build each: which test catches it
+//! cargo x plants  every planted bug, one build each: which test or seed catches it
+//! cargo x sim     the whole engine simulated, from fresh seeds
 //! cargo x loom    interleavings of a few operations on each memtable, one after another
 //! cargo x shuttle random interleavings of more
 //! cargo x figures measures on this machine and rewrites the tables of figures in the documents
@@ -127,6 +128,23 @@ const CRASH: &[Step] = &[Step {
     ]),
 }];
 
+/// The whole engine, its clients, faults and crashes, for a bounded time from fresh seeds, which it prints.
+const SIM_RUN: &[Step] = &[Step::cargo(
+    "simulation",
+    &[
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "memtide-sim",
+        "--",
+        "run",
+        "--stats",
+        "--seconds",
+        "60",
+    ],
+)];
+
 /// Interleavings of a few operations on each memtable, one after another.
 const LOOM: &[Step] = &[Step {
     name: "memtables under loom",
@@ -152,6 +170,9 @@ const FIGURES: &[Step] = &[
     Step { name: "figures", env: &[], action: Action::Figures },
 ];
 
+/// Takes further arguments of the simulation.
+const SIM: &str = "sim";
+
 /// The command that takes arguments of its own, see [`plants`].
 const PLANTS: &str = "plants";
 
@@ -161,14 +182,19 @@ const COMMANDS: &[(&str, &str, &[&[Step]])] = &[
     ("test", "every test of the workspace; further arguments go to `cargo test`", &[TEST]),
     ("tidy", "the architecture and the words alone", &[TIDY]),
     ("crash", "simulated crashes at every I/O operation, for every memtable", &[CRASH]),
-    (PLANTS, "every planted bug, one build each: which test catches it", &[]),
+    (PLANTS, "every planted bug, one build each: which test or seed catches it", &[]),
+    (
+        SIM,
+        "the whole engine simulated, from fresh seeds; arguments go to memtide-sim run",
+        &[SIM_RUN],
+    ),
     ("loom", "interleavings of a few operations on each memtable, one after another", &[LOOM]),
     ("shuttle", "random interleavings of more operations on each memtable", &[SHUTTLE]),
     ("figures", "the documents' tables of figures, measured again", &[FIGURES]),
     (
         "full",
         "all that must hold before a change is taken",
-        &[CHECK, TEST, LOOM, SHUTTLE, FULL, OUTSIDE],
+        &[CHECK, TEST, SIM_RUN, LOOM, SHUTTLE, FULL, OUTSIDE],
     ),
 ];
 
@@ -179,7 +205,7 @@ fn main() -> ExitCode {
     let Some((_, _, lists)) = COMMANDS.iter().find(|(known, ..)| *known == name) else {
         return usage(&name);
     };
-    if !more.is_empty() && !["test", PLANTS].contains(&name.as_str()) {
+    if !more.is_empty() && !["test", SIM, PLANTS].contains(&name.as_str()) {
         eprintln!("`cargo x {name}` takes no arguments, got `{}`", more.join(" "));
         return ExitCode::from(2);
     }

@@ -7,6 +7,8 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(any(test, feature = "simulation"))]
+use memtide_base::sync::atomic::AtomicI64;
+#[cfg(any(test, feature = "simulation"))]
 use memtide_base::sync::atomic::{AtomicU64, Ordering};
 
 /// A source of time.
@@ -55,6 +57,8 @@ impl Clock for SystemClock {
 #[derive(Debug, Default)]
 pub struct ManualClock {
     nanos: AtomicU64,
+    /// Milliseconds by which somebody set the wall.
+    wall_set: AtomicI64,
 }
 
 #[cfg(any(test, feature = "simulation"))]
@@ -77,6 +81,11 @@ impl ManualClock {
         moved.expect("the closure never refuses");
     }
 
+    /// Sets the wall forward or back, as its owner may at any time; the clock itself does not notice.
+    pub fn set_wall(&self, by_ms: i64) {
+        self.wall_set.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
     /// Moves the clock forward to `moment`; nothing if that is in the past.
     pub(crate) fn advance_to(&self, moment: Duration) {
         self.nanos
@@ -91,7 +100,8 @@ impl Clock for ManualClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        Self::WALL_START_MS + self.nanos.load(Ordering::Relaxed) / 1_000_000
+        let passed = self.nanos.load(Ordering::Relaxed) / 1_000_000;
+        (Self::WALL_START_MS + passed).saturating_add_signed(self.wall_set.load(Ordering::Relaxed))
     }
 }
 

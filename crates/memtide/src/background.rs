@@ -10,7 +10,6 @@ use memtide_base::sync::atomic::Ordering;
 use memtide_base::sync::{Arc, Weak};
 use memtide_base::{Error, ErrorKind, Result};
 use memtide_env::{Job, Step};
-use memtide_memtable::Memtable;
 
 use crate::compaction;
 use crate::config::Durability;
@@ -19,6 +18,7 @@ use crate::flush;
 use crate::keyspace_state::KeyspaceState;
 use crate::resume::MendJob;
 use crate::sealed_merge::{self, Merge, SEALED_AT_REST, SEALED_BUSY};
+use crate::sealed_run::SealedRun;
 use crate::write;
 
 /// Time before a failed flush or compaction is tried again.
@@ -131,6 +131,8 @@ impl Job for FlushJob {
         let Some(keyspace) = at_rest.or_else(|| due(&engine, self.last)).or_else(seal_at_rest)
         else {
             engine.pace.flushes.lock().rest(engine.env.clock.now());
+            // What this job failed to flush, somebody else has.
+            *engine.flush_failure.lock() = None;
             return Step::Park(None);
         };
         self.last = keyspace.id;
@@ -191,9 +193,10 @@ impl FlushJob {
 }
 
 /// How many of the oldest of these, given newest first, have so many bytes at most.
-fn oldest_within(sealed: &[Arc<Memtable>], mut room: u64) -> usize {
-    let fits = |table: &&Arc<Memtable>| {
-        let left = room.checked_sub(table.usage().used);
+fn oldest_within(sealed: &[SealedRun], mut room: u64) -> usize {
+    let fits = |run: &&SealedRun| {
+        let used = run.tables().map(|table| table.usage().used).sum();
+        let left = room.checked_sub(used);
         room = left.unwrap_or_default();
         left.is_some()
     };
@@ -358,7 +361,7 @@ fn sync(engine: &Engine) -> Step {
         return Step::Park(None);
     }
     let (interval, syncs) = match engine.settings.durability {
-        Durability::Interval(every) => (every, true),
+        Durability::Interval(every) => (every, !cfg!(plant = "interval_forgotten")),
         _ => (MARK_INTERVAL, false),
     };
     let (position, sealed) =
@@ -372,7 +375,9 @@ fn sync(engine: &Engine) -> Step {
         return Step::Park(None);
     }
     let durable = engine.durable_seq();
-    let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| log.mark(durable));
+    let marked = engine.commit.lock().as_mut().map_or(Ok(()), |log| {
+        log.mark(if cfg!(plant = "mark_claims_too_much") { log.position() } else { durable })
+    });
     if let Err(error) = marked {
         engine.fail(&error);
     }

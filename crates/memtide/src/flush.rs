@@ -63,11 +63,13 @@ fn flush_claimed(engine: &Engine, keyspace: &Arc<KeyspaceState>, at_most: usize)
     let sealed = claim.tables();
     let bytes = sealed.iter().map(|table| table.usage().reserved).sum();
     let flushed_to = sealed.iter().map(|table| table.seq_end()).max().unwrap_or_default();
-    if keyspace.is_logged() {
+    if keyspace.is_logged() && !cfg!(plant = "log_behind_table") {
         write::sync_to(engine, flushed_to)?;
     }
     let mut changes = write_tables(engine, keyspace, &claim)?;
-    changes.push(Change::FlushedTo { keyspace: keyspace.id, seq: flushed_to });
+    let visible = engine.snapshots.visible();
+    let seq = if cfg!(plant = "flushed_to_too_far") { visible } else { flushed_to };
+    changes.push(Change::FlushedTo { keyspace: keyspace.id, seq });
     let wal_start = install(engine, keyspace, &claim.runs, changes)?;
     // Before the log's segments are removed: to writers who wait, memory that nobody will flush looks pinned.
     drop(claim);
@@ -142,8 +144,9 @@ pub(crate) fn wal_start(engine: &Engine, flushed: &[SealedRun]) -> SeqNo {
     let mut start = engine.snapshots.visible();
     for keyspace in engine.all_keyspaces().iter().filter(|keyspace| keyspace.is_logged()) {
         let current = keyspace.current();
+        let skipped = usize::from(cfg!(plant = "log_start_too_far"));
         let kept = current.sealed.iter().filter(|run| !flushed.iter().any(|gone| gone.is(run)));
-        for table in kept.flat_map(SealedRun::tables).chain([&current.active]) {
+        for table in kept.flat_map(SealedRun::tables).chain([&current.active]).skip(skipped) {
             start = start.min(table.first_seq().unwrap_or(SeqNo::MAX));
         }
     }

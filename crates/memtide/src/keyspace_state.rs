@@ -216,7 +216,10 @@ impl KeyspaceState {
         let mut claimed = self.install.lock();
         let current = self.current();
         let newer = current.sealed.len().saturating_sub(at_most);
-        let runs = current.sealed[newer..].to_vec();
+        let mut runs = current.sealed[newer..].to_vec();
+        if cfg!(plant = "newest_claimed") {
+            runs = current.sealed[..runs.len()].to_vec();
+        }
         if runs.is_empty() {
             return None;
         }
@@ -230,7 +233,9 @@ impl KeyspaceState {
     pub(crate) fn unclaimed(&self) -> (Vec<SealedRun>, usize) {
         let claimed = self.install.lock();
         let mut sealed = self.current().sealed.clone();
-        sealed.truncate(sealed.len() - *claimed);
+        if !cfg!(plant = "claimed_is_merged") {
+            sealed.truncate(sealed.len() - *claimed);
+        }
         (sealed, *claimed)
     }
 

@@ -247,7 +247,7 @@ impl Outputs<'_> {
         self.cut_at_bars(None)?;
         self.finish(end.as_deref())?;
         self.blobs.finish()?;
-        if !self.done.is_empty() {
+        if !self.done.is_empty() && !cfg!(plant = "table_name_unsynced") {
             self.engine.layout.sync_dir(&*self.engine.env.vfs, TABLE_DIR)?;
         }
         Ok(())

@@ -41,13 +41,14 @@ impl Snapshots {
     pub(crate) fn take(&self) -> SeqNo {
         let mut live = self.live.lock();
         let below = self.visible();
-        *live.entry(below).or_default() += 1;
+        *live.entry(registered(below)).or_default() += 1;
         below
     }
 
     /// Ends a snapshot.
     pub(crate) fn release(&self, below: SeqNo) {
         let mut live = self.live.lock();
+        let below = registered(below);
         let count = live.get_mut(&below).expect("a snapshot is released once");
         *count -= 1;
         if *count == 0 {
@@ -62,16 +63,28 @@ impl Snapshots {
     }
 }
 
+/// The bound under which a snapshot is known.
+fn registered(below: SeqNo) -> SeqNo {
+    if cfg!(plant = "snapshot_registered_below") { 0 } else { below }
+}
+
 impl Readers {
     /// Whether no read can ever need `version` because `newer`, of the same key or over it, hides it.
     pub(crate) fn hides(&self, version: SeqNo, newer: SeqNo) -> bool {
         // A snapshot S sees `version` and not `newer` if version < S ≤ newer.
         let between = self.snapshots.partition_point(|&below| below <= version);
+        if cfg!(plant = "snapshot_bound_closed") {
+            return newer < self.visible
+                && self.snapshots.get(between).is_none_or(|&below| below >= newer);
+        }
         newer < self.visible && self.snapshots.get(between).is_none_or(|&below| below > newer)
     }
 
     /// Whether every read sees past the tombstone `seq`, so that it can go once nothing older is left.
     pub(crate) fn all_see(&self, seq: SeqNo) -> bool {
+        if cfg!(plant = "tombstone_over_snapshots") {
+            return seq < self.visible;
+        }
         seq < self.visible && self.snapshots.first().is_none_or(|&below| below > seq)
     }
 }

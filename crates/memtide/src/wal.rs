@@ -180,7 +180,11 @@ pub(crate) fn create_segment(
         WalSink::File => LogWriter::create(vfs, &path, &name, header, bytes)?,
         WalSink::Mapped => LogWriter::create_mapped(vfs, &path, &name, header, bytes, window)?,
     };
-    writer.sync()?;
-    layout.sync_dir(vfs, WAL_DIR)?;
+    if !cfg!(plant = "log_header_unsynced") {
+        writer.sync()?;
+    }
+    if !cfg!(plant = "log_name_unsynced") {
+        layout.sync_dir(vfs, WAL_DIR)?;
+    }
     Ok(writer)
 }

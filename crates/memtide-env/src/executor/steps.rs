@@ -1,5 +1,7 @@
 //! No threads: whoever holds the executor steps the jobs, so a run depends on nothing but its seed.
 //!
+//! Jobs take turns, or a seed says whose turn it is ([`StepExecutor::set_order`]).
+//!
 //! Meant for one thread. A job is taken out of its slot while it steps, so its step may call this executor
 //! again. Where foreground code would block, other jobs step; when none can, time jumps to the next
 //! deadline; when there is none either, nothing can ever end the wait, and it panics instead of hanging.
@@ -14,6 +16,7 @@ use memtide_base::sync::{Arc, Mutex};
 
 use super::{Event, Executor, Job, JobId, Step, drop_guarded, step_guarded};
 use crate::clock::{Clock, ManualClock};
+use crate::random::SplitMix64;
 
 /// Runs jobs step by step in the calling thread, against a clock that moves only when all jobs wait.
 pub struct StepExecutor {
@@ -25,6 +28,8 @@ struct State {
     next_id: u64,
     /// The job whose turn was last.
     last: u64,
+    /// Where no turns are taken: what draws the next job.
+    order: Option<SplitMix64>,
     slots: BTreeMap<u64, Slot>,
 }
 
@@ -60,8 +65,13 @@ impl StepExecutor {
     #[must_use]
     pub fn new(clock: Arc<ManualClock>) -> Self {
         // The turn after that of the last possible job is the first one's.
-        let state = State { next_id: 0, last: u64::MAX, slots: BTreeMap::new() };
+        let state = State { next_id: 0, last: u64::MAX, order: None, slots: BTreeMap::new() };
         Self { clock, state: Mutex::new(state) }
+    }
+
+    /// From now on a seed draws which runnable job steps next, wherever no caller picks it; with none they take turns.
+    pub fn set_order(&self, seed: Option<u64>) {
+        self.state.lock().order = seed.map(SplitMix64::new);
     }
 
     /// Steps the jobs in turn until each is parked and no deadline is due. Time stands still.
@@ -97,7 +107,12 @@ impl StepExecutor {
     /// Steps the next runnable job after the one whose turn was last; false if there is none.
     fn step_next(&self) -> bool {
         let now = self.clock.now();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if let Some(order) = &mut state.order {
+            let pick = order.next_u64();
+            drop(state);
+            return self.step_one(pick);
+        }
         let after = state.slots.range((Bound::Excluded(state.last), Bound::Unbounded));
         let upto = state.slots.range(..=state.last);
         let next = after.chain(upto).find(|(_, slot)| slot.is_runnable(now)).map(|(&id, _)| id);

@@ -22,7 +22,7 @@ use ::std::path::{Path, PathBuf};
 use memtide_base::sync::Arc;
 
 #[cfg(any(test, feature = "simulation"))]
-pub use sim::{CrashMode, Disk, IoOp, Observer, SimVfs};
+pub use sim::{Access, CrashMode, Disk, Fault, Injector, IoOp, Observer, SimVfs};
 pub use std::StdVfs;
 
 /// A file system.

@@ -223,6 +223,7 @@ impl LogReader {
         } else {
             tail.proof.map(|proof| self.damage(&format!("{flaw}, and {proof}")))
         };
+        let damage = damage.filter(|_| !cfg!(plant = "damage_is_a_torn_tail"));
         self.stop(tail.used_to - self.at, damage)
     }
 

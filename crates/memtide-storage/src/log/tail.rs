@@ -157,5 +157,8 @@ pub(super) fn search(window: &mut Window, space: Space, offset: u64, stop: u64) 
             tail.proof = Some(Proof::Crowded);
         }
     }
+    if cfg!(plant = "torn_tail_is_damage") && tail.used_to > offset {
+        tail.proof = Some(Proof::Crowded);
+    }
     Ok(tail)
 }

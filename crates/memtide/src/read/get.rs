@@ -29,7 +29,9 @@ pub(crate) fn get(
     }
     let level0 = view.version.level0().iter().filter(|meta| meta.spans(key));
     let deeper = view.version.runs().iter().filter_map(|run| run.table_over(key));
-    for meta in level0.chain(deeper).filter(|meta| meta.seq_min < below) {
+    for meta in level0.chain(deeper).filter(|meta| {
+        meta.seq_min < below && !(cfg!(plant = "snapshot_skips_tables") && meta.seq_max >= below)
+    }) {
         let table = tables.glance(meta)?;
         let looked = look_into(&table, &mut Near::default(), key, hash, below)?;
         if let Some(value) = looked.fetched(view, tables, key)? {
@@ -97,7 +99,8 @@ pub(super) fn look_into(
     let tombstone = table.range_tombstones().newest_over(key, below);
     Ok(match table.get_near(key, hash, below, near)? {
         Some(found) => {
-            let live = tombstone.is_none_or(|seq| seq < found.seq);
+            let live = cfg!(plant = "get_forgets_range_deletes")
+                || tombstone.is_none_or(|seq| seq < found.seq);
             match found.kind {
                 Kind::BlobHandle if live => Looked::Separated(found.value),
                 kind => Looked::Found((live && kind == Kind::Put).then_some(found.value)),

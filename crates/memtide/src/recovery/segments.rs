@@ -89,7 +89,7 @@ pub(super) fn open_segments(
         if let Some(next) = older.get(at + 1) {
             reader.expect_durable(next.header.prev_end);
         } else if reader.header().base + reader.header().segment_bytes > state.wal_start {
-            // The log is synced up to what is flushed before a table counts; of a segment that failed nothing is needed.
+            // The log is synced up to what is flushed before a table counts. A segment that failed owes nothing.
             let logged = state.keyspaces.iter().filter(|keyspace| keyspace.options.logged);
             let flushed = logged.map(|keyspace| keyspace.flushed_to).max();
             reader.expect_durable(flushed.unwrap_or_default());
@@ -106,7 +106,7 @@ pub(super) fn open_segments(
 /// from `sure_to` on: no segment follows one whose sync failed, except through here, or once tables hold all of it.
 fn make_durable(vfs: &dyn Vfs, path: &Path, sure_to: u64) -> std::io::Result<()> {
     let (file, shown) = (vfs.open_write(path)?, vfs.open_read(path)?);
-    let len = shown.len()?;
+    let len = if cfg!(plant = "recovery_trusts_the_cache") { 0 } else { shown.len()? };
     let mut page = [0; PAGE_LEN];
     for at in (sure_to / PAGE * PAGE..len).step_by(PAGE_LEN) {
         let left = usize::try_from(len - at).unwrap_or(PAGE_LEN);
@@ -116,6 +116,9 @@ fn make_durable(vfs: &dyn Vfs, path: &Path, sure_to: u64) -> std::io::Result<()>
         if piece.iter().any(|byte| *byte != 0) {
             file.write_at(piece, at)?;
         }
+    }
+    if cfg!(plant = "recovery_unsynced") {
+        return Ok(());
     }
     file.sync()
 }

@@ -348,7 +348,9 @@ impl Manifest {
         let snapshot = state.snapshot().encode(0);
         writer.append(RecordKind::Meta, 0, &snapshot, 0)?;
         writer.sync()?;
-        layout.sync_dir(&*env.vfs, "")?;
+        if !cfg!(plant = "manifest_name_unsynced") {
+            layout.sync_dir(&*env.vfs, "")?;
+        }
         write_current(&*env.vfs, layout, &name)?;
         let mut manifest = Self {
             env: env.clone(),
@@ -423,7 +425,9 @@ impl Manifest {
             let file = files::manifest_name(self.number);
             Error::new(ErrorKind::Io, what).with_file(file).with_source(error)
         };
-        self.writer.sync().map_err(failed_sync)?;
+        if !cfg!(plant = "edit_unsynced") {
+            self.writer.sync().map_err(failed_sync)?;
+        }
         self.mark()?;
         self.failed = false;
         self.chain = xxh3_64(0, &bytes);
@@ -465,7 +469,11 @@ impl Manifest {
     /// end. The mark itself need not be durable.
     fn mark(&mut self) -> Result<()> {
         self.synced = self.writer.position();
-        self.writer.append(RecordKind::Skip, 0, &[], self.synced).map(drop)
+        let marked = self.writer.append(RecordKind::Skip, 0, &[], self.synced).map(drop);
+        if cfg!(plant = "mark_covers_itself") {
+            self.synced = self.writer.position();
+        }
+        marked
     }
 }
 
@@ -538,8 +546,13 @@ fn write_current(vfs: &dyn Vfs, layout: &Layout, manifest: &Path) -> Result<()> 
     }
     let file = vfs.create(&new, 0).map_err(|error| Error::io("create", CURRENT_NEW, error))?;
     file.write_at(text.as_bytes(), 0).map_err(|error| Error::io("write", CURRENT_NEW, error))?;
-    file.sync().map_err(|error| Error::io("sync", CURRENT_NEW, error))?;
+    if !cfg!(plant = "current_unsynced") {
+        file.sync().map_err(|error| Error::io("sync", CURRENT_NEW, error))?;
+    }
     vfs.rename(&new, &current).map_err(|error| Error::io("replace", CURRENT, error))?;
+    if cfg!(plant = "current_name_unsynced") {
+        return Ok(());
+    }
     layout.sync_dir(vfs, "")
 }
 

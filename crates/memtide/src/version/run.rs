@@ -82,6 +82,10 @@ impl Run {
         let start = self.heads.partition_point(|fence| *fence < head);
         let ties = self.heads[start..].partition_point(|fence| *fence == head);
         let ties = &self.tables[start..start + ties];
-        start + ties.partition_point(|table| table.smallest.as_slice() <= key)
+        start
+            + ties.partition_point(|table| {
+                table.smallest.as_slice() < key
+                    || table.smallest.as_slice() == key && !cfg!(plant = "first_key_left_out")
+            })
     }
 }

@@ -29,7 +29,9 @@ pub(crate) fn follow(engine: &Engine) -> Result<()> {
         }
         (log.writer.file(), log.writer.header().clone(), log.position(), log.wanted)
     };
-    sync_file(engine, &*file, position)?;
+    if !cfg!(plant = "old_segment_unsynced") {
+        sync_file(engine, &*file, position)?;
+    }
     // An edit in doubt may promise the segment that is made again now.
     if engine.manifest.lock().as_ref().is_none_or(Manifest::has_failed) {
         return Err(unsure());
@@ -144,7 +146,12 @@ pub(crate) fn sync_to(engine: &Engine, lsn: SeqNo) -> Result<()> {
 
 /// Syncs the active segment; everything appended below `position` before is durable then.
 fn sync_file(engine: &Engine, file: &dyn WriteFile, position: u64) -> Result<()> {
-    match file.sync() {
+    let synced = if cfg!(plant = "sync_forgotten") { Ok(()) } else { file.sync() };
+    match synced {
+        Err(_) if cfg!(plant = "sync_failure_ignored") => {
+            engine.durable.reach(position);
+            Ok(())
+        }
         Ok(()) => {
             engine.durable.reach(position);
             Ok(())
@@ -189,7 +196,9 @@ pub(crate) fn release(engine: &Engine, start: u64) {
     let gone: Vec<Segment> = {
         let mut commit = engine.commit.lock();
         let Some(log) = commit.as_mut() else { return };
-        let kept = log.older.partition_point(|segment| segment.end <= start);
+        let kept = log.older.partition_point(|segment| {
+            segment.end <= start || cfg!(plant = "segment_released_early") && segment.base < start
+        });
         log.older.drain(..kept).collect()
     };
     for segment in gone {

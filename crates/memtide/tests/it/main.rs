@@ -21,7 +21,6 @@ mod hold;
 mod iterators;
 mod kill;
 mod model;
-mod oracle;
 mod own_memtable;
 mod pace;
 mod range_deletes;
@@ -30,3 +29,6 @@ mod script;
 mod strategies;
 mod threads;
 mod tier;
+
+/// The model that the simulation of the whole engine uses, too.
+use memtide_sim::oracle;

@@ -6,8 +6,10 @@
 //! |---|---|---|---|
 //! | [`CrashMode::Prefix`] | an ordered prefix, the next page torn perhaps | as of that prefix | an ordered prefix |
 //! | [`CrashMode::Subset`] | each: old, new, torn, or a version in between | old, new or between | any subset |
+//! | [`CrashMode::Hostile`] | as above, or zeros or any bytes in place of what was written | as above | any subset |
 //!
-//! The old version of a page that never was durable is zeros. A file without a surviving name is gone.
+//! No mode touches a durable byte in whose place the same or nothing was written since. The old version of a page that
+//! never was durable is zeros. A file without a surviving name is gone.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,8 @@ pub enum CrashMode {
     Prefix,
     /// Anything may survive without anything else.
     Subset,
+    /// As [`CrashMode::Subset`], and bytes that nobody wrote may be where something was being written.
+    Hostile,
     /// Only what was synced survives.
     DropAll,
     /// Everything survives, as after the death of the process alone.
@@ -64,7 +68,9 @@ impl Disk {
             let choice = match mode {
                 CrashMode::DropAll => vec![false; count],
                 CrashMode::KeepAll => vec![true; count],
-                CrashMode::Subset => (0..count).map(|_| random.below(2) == 1).collect(),
+                CrashMode::Subset | CrashMode::Hostile => {
+                    (0..count).map(|_| random.below(2) == 1).collect()
+                }
                 CrashMode::Prefix => {
                     let keep = random.below(count as u64 + 1);
                     (0..count as u64).map(|at| at < keep).collect()
@@ -110,7 +116,8 @@ fn surviving_file(inode: &Inode, mode: CrashMode, random: &mut SplitMix64) -> In
         CrashMode::DropAll => Inode::synced(inode.durable.clone(), inode.durable_len),
         CrashMode::KeepAll => Inode::synced(inode.live.clone(), inode.live_len),
         CrashMode::Prefix => prefix_of(inode, random),
-        CrashMode::Subset => subset_of(inode, random),
+        CrashMode::Subset => subset_of(inode, false, random),
+        CrashMode::Hostile => subset_of(inode, true, random),
     }
 }
 
@@ -136,9 +143,13 @@ fn prefix_of(inode: &Inode, random: &mut SplitMix64) -> Inode {
     Inode::synced(pages, len)
 }
 
-fn subset_of(inode: &Inode, random: &mut SplitMix64) -> Inode {
+fn subset_of(inode: &Inode, hostile: bool, random: &mut SplitMix64) -> Inode {
     let mut pages = inode.durable.clone();
     for (&number, dirty) in dirty_pages(inode) {
+        if hostile && random.below(3) == 0 {
+            put(&mut pages, number, Some(overrun(inode, number, random)));
+            continue;
+        }
         let older = dirty.older.len() as u64;
         match random.below(if older > 0 { 4 } else { 3 }) {
             0 => {}
@@ -166,14 +177,31 @@ fn dirty_pages(inode: &Inode) -> impl Iterator<Item = (&u64, &Dirty)> {
     inode.dirty.iter().filter(|(number, _)| start_of(**number) < inode.live_len)
 }
 
+/// Page `number` as it was, as it is, and the first and last byte in which these differ.
+fn versions(inode: &Inode, number: u64) -> (Page, Page, usize, usize) {
+    let version = |pages: &Pages| pages.get(&number).cloned().unwrap_or_else(zeros);
+    let (old, new) = (version(&inode.durable), version(&inode.live));
+    let differs = |at: &usize| old[*at] != new[*at];
+    let first = (0..PAGE).find(differs).unwrap_or(0);
+    let last = (0..PAGE).rfind(differs).unwrap_or(0);
+    (old, new, first, last)
+}
+
+/// Page `number` with zeros or any bytes where something else was written than was there.
+fn overrun(inode: &Inode, number: u64, random: &mut SplitMix64) -> Page {
+    let (mut page, new, first, last) = versions(inode, number);
+    let is_zero = random.below(2) == 0;
+    let bytes = Arc::make_mut(&mut page)[first..=last].iter_mut().zip(&new[first..=last]);
+    for (byte, _) in bytes.filter(|(byte, new)| byte != new) {
+        *byte = if is_zero { 0 } else { random.next_u64().to_le_bytes()[0] };
+    }
+    page
+}
+
 /// Page `number` with its first bytes new and the rest old, and how many are new: a tear is put where both
 /// versions differ, else it would be none.
 fn torn(inode: &Inode, number: u64, random: &mut SplitMix64) -> (Page, u64) {
-    let version = |pages: &Pages| pages.get(&number).cloned().unwrap_or_else(zeros);
-    let (mut page, new) = (version(&inode.durable), version(&inode.live));
-    let differs = |at: &usize| page[*at] != new[*at];
-    let first = (0..PAGE).find(differs).unwrap_or(0);
-    let last = (0..PAGE).rfind(differs).unwrap_or(0);
+    let (mut page, new, first, last) = versions(inode, number);
     let upto = first + usize::try_from(random.below((last - first) as u64)).unwrap_or(0) + 1;
     Arc::make_mut(&mut page)[..upto].copy_from_slice(&new[..upto]);
     (page, upto as u64)

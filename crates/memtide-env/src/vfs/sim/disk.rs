@@ -245,6 +245,28 @@ impl Disk {
         held.iter().map(|&file| self.file(file).live_len).sum()
     }
 
+    /// The files that a power cut now could take something from, and the directories that it could take names
+    /// from, by path.
+    #[must_use]
+    pub fn unsynced(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut dirs = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, number)) = dirs.pop() {
+            let dir = &self.dirs[&number];
+            for (name, node) in &dir.live {
+                match node {
+                    Node::File(file) if self.file(*file).is_synced() => {}
+                    Node::File(_) => found.push(path.join(name)),
+                    Node::Dir(below) => dirs.push((path.join(name), *below)),
+                }
+            }
+            if !dir.pending.is_empty() {
+                found.push(path);
+            }
+        }
+        found
+    }
+
     /// All files by path, in order.
     pub(super) fn walk(&self) -> Vec<(PathBuf, u64)> {
         let mut found = Vec::new();

@@ -111,6 +111,11 @@ impl Inode {
         self.durable_len = self.live_len;
     }
 
+    /// Whether a power cut leaves all of it.
+    pub(super) fn is_synced(&self) -> bool {
+        self.dirty.is_empty() && self.durable_len == self.live_len
+    }
+
     /// What a failed sync does: no later one writes the pages that are dirty now.
     pub(super) fn drop_dirty(&mut self) {
         self.dirty.values_mut().for_each(|dirty| dirty.dropped = true);

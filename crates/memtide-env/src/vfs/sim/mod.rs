@@ -3,7 +3,7 @@
 //! [`SimVfs`] is a file system over one [`Disk`]; every operation that changes the disk has an index, counted
 //! from 0. Before it takes effect an observer may look at the disk, and keep a clone of it: what
 //! [`Disk::crash`] makes of that clone is a disk after a power cut at this very operation. An operation
-//! can be made to fail, and the device to be full.
+//! can be made to fail, by its index or by an injector that is asked, and the device to be full.
 //!
 //! Paths are plain: `a/b` and `/a/b` are the same, `..` is refused, there are no links but hard ones. Locks
 //! belong to the running system, not to the disk: a crash drops them.
@@ -59,6 +59,21 @@ pub enum IoOp {
 /// Looks at the disk before each operation. See [`SimVfs::set_observer`].
 pub type Observer = Box<dyn FnMut(u64, &IoOp, &Disk) + Send>;
 
+/// What an [`Injector`] is asked about.
+#[expect(missing_docs, reason = "the fields are the arguments of the calls that the variants name")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// An operation that changes the disk, or what of it is durable.
+    Change(&'a IoOp),
+    /// [`Vfs::open_read`] on a file that is there.
+    Open { path: &'a Path },
+    /// [`ReadFile::read_exact_at`].
+    Read { path: &'a Path, offset: u64, len: usize },
+}
+
+/// Says whether an access fails, and how. See [`SimVfs::set_injector`].
+pub type Injector = Box<dyn FnMut(Access<'_>) -> Option<Fault> + Send>;
+
 /// A file system on a simulated disk. Clones are handles of the same disk.
 #[derive(Clone, Default)]
 pub struct SimVfs {
@@ -77,6 +92,7 @@ struct State {
     bytes_read: u64,
     faults: BTreeMap<u64, Fault>,
     observer: Option<Observer>,
+    injector: Option<Injector>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,12 +101,13 @@ enum Held {
     Shared(usize),
 }
 
-/// How an operation fails.
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    kind: io::ErrorKind,
+/// How an access fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What the caller is told.
+    pub kind: io::ErrorKind,
     /// Bytes that a write leaves behind all the same.
-    prefix: usize,
+    pub prefix: usize,
 }
 
 impl SimVfs {
@@ -129,6 +146,12 @@ impl SimVfs {
     /// system, which is locked meanwhile.
     pub fn set_observer(&self, observer: Option<Observer>) {
         self.state.lock().observer = observer;
+    }
+
+    /// Has `injector` asked about each access, after the observer saw it; what it says fails as with
+    /// [`SimVfs::fail_write_at`]. It must not use this file system, which is locked meanwhile.
+    pub fn set_injector(&self, injector: Option<Injector>) {
+        self.state.lock().injector = injector;
     }
 
     /// Makes the operation with this index fail without effect, except that a failed sync drops pages.
@@ -216,7 +239,24 @@ impl State {
         if let Some(observer) = &mut self.observer {
             observer(index, op, &self.disk);
         }
-        self.faults.remove(&index).map_or(Ok(()), Err)
+        match self.faults.remove(&index).or_else(|| self.injected(Access::Change(op))) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn injected(&mut self, access: Access<'_>) -> Option<Fault> {
+        self.injector.as_mut().and_then(|injector| injector(access))
+    }
+
+    /// Fails a read if the injector says so.
+    fn read(&mut self, access: Access<'_>) -> io::Result<()> {
+        match self.injected(access) {
+            Some(fault) => {
+                Err(io::Error::new(fault.kind, format!("injected failure of {access:?}")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn free(&self) -> u64 {
@@ -328,6 +368,7 @@ impl Vfs for SimVfs {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn ReadFile>> {
         let mut state = self.state.lock();
         let file = state.disk.file_at(path)?;
+        state.read(Access::Open { path })?;
         Ok(Arc::new(SimReadFile(self.handle(&mut state, file, path))))
     }
 
@@ -489,6 +530,7 @@ struct SimReadFile(Handle);
 impl ReadFile for SimReadFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.0.state.lock();
+        state.read(Access::Read { path: &self.0.path, offset, len: buf.len() })?;
         if state.disk.file(self.0.file).read(offset, buf) {
             state.bytes_read += buf.len() as u64;
             Ok(())

@@ -13,25 +13,32 @@ use memtide_env::Random;
 use memtide_env::random::SplitMix64;
 
 /// The keyspaces that most tests use.
-pub(crate) const NAMES: [&str; 3] = ["default", "left", "right"];
+pub const NAMES: [&str; 3] = ["default", "left", "right"];
 
-pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
-pub(crate) type Span = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+/// Keys and values of a keyspace.
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+/// A range of keys, as users write them.
+pub type Span = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// The contents of a database. A keyspace without rows is as one that does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State(BTreeMap<String, Rows>);
+pub struct State(BTreeMap<String, Rows>);
 
 /// One change.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub enum Change {
+    /// Of a keyspace: a key gets a value.
     Put(&'static str, Vec<u8>, Vec<u8>),
+    /// A key goes.
     Delete(&'static str, Vec<u8>),
+    /// All keys of a range go.
     DeleteRange(&'static str, Span),
 }
 
 impl Change {
-    pub(crate) fn keyspace(&self) -> &'static str {
+    /// The keyspace that it is made in.
+    #[must_use]
+    pub fn keyspace(&self) -> &'static str {
         match self {
             Self::Put(name, ..) | Self::Delete(name, _) | Self::DeleteRange(name, _) => name,
         }
@@ -39,7 +46,7 @@ impl Change {
 }
 
 /// Whether a range holds a key.
-pub(crate) fn holds((from, to): &Span, key: &[u8]) -> bool {
+pub fn holds((from, to): &Span, key: &[u8]) -> bool {
     let after = match from {
         Bound::Included(from) => key >= from.as_slice(),
         Bound::Excluded(from) => key > from.as_slice(),
@@ -55,7 +62,13 @@ pub(crate) fn holds((from, to): &Span, key: &[u8]) -> bool {
 
 impl State {
     /// Everything an open database shows.
-    pub(crate) fn of(db: &Db) -> Result<Self> {
+    ///
+    /// # Errors
+    /// What reading it met.
+    ///
+    /// # Panics
+    /// A key came twice.
+    pub fn of(db: &Db) -> Result<Self> {
         let mut state = Self::default();
         for keyspace in db.keyspaces() {
             let mut rows = Rows::new();
@@ -70,7 +83,8 @@ impl State {
         Ok(state)
     }
 
-    pub(crate) fn apply(&mut self, changes: &[Change]) {
+    /// Makes these changes, in order.
+    pub fn apply<'c>(&mut self, changes: impl IntoIterator<Item = &'c Change>) {
         for change in changes {
             let name = change.keyspace();
             let rows = self.0.entry(name.to_owned()).or_default();
@@ -85,29 +99,30 @@ impl State {
         }
     }
 
-    pub(crate) fn get(&self, name: &str, key: &[u8]) -> Option<&Vec<u8>> {
+    /// The value of a key.
+    pub fn get(&self, name: &str, key: &[u8]) -> Option<&Vec<u8>> {
         self.0.get(name)?.get(key)
     }
 
     /// The rows of a keyspace that a range holds, in order.
-    pub(crate) fn rows(&self, name: &str, span: &Span) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pub fn rows(&self, name: &str, span: &Span) -> Vec<(Vec<u8>, Vec<u8>)> {
         let rows = self.0.get(name).into_iter().flatten();
         rows.filter(|(key, _)| holds(span, key)).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// The part of it that one keyspace is.
-    pub(crate) fn only(&self, name: &str) -> Self {
-        Self(
-            self.0
-                .iter()
-                .filter(|(own, _)| *own == name)
-                .map(|(n, r)| (n.clone(), r.clone()))
-                .collect(),
-        )
+    pub fn only(&self, name: &str) -> Self {
+        self.filtered(|own| own == name)
+    }
+
+    /// The part of it that is in keyspaces with such names.
+    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(name, _)| keep(name));
+        Self(kept.map(|(name, rows)| (name.clone(), rows.clone())).collect())
     }
 
     /// In what the other one differs, briefly.
-    pub(crate) fn difference(&self, other: &Self) -> String {
+    pub fn difference(&self, other: &Self) -> String {
         let mut text = String::new();
         let names = self.0.keys().chain(other.0.keys()).collect::<std::collections::BTreeSet<_>>();
         for name in names {
@@ -129,7 +144,13 @@ impl State {
 }
 
 /// Writes changes as one batch; creates no keyspaces.
-pub(crate) fn write(db: &Db, changes: &[Change], durability: Durability) -> Result<SeqNo> {
+///
+/// # Errors
+/// What the write met.
+///
+/// # Panics
+/// A keyspace is not there.
+pub fn write(db: &Db, changes: &[Change], durability: Durability) -> Result<SeqNo> {
     let mut batch = db.batch();
     for change in changes {
         let keyspace = db.get_keyspace(change.keyspace()).expect("the keyspace was created before");
@@ -144,7 +165,7 @@ pub(crate) fn write(db: &Db, changes: &[Change], durability: Durability) -> Resu
 
 /// A seeded source of keys, values and changes.
 #[derive(Clone, Debug)]
-pub(crate) struct Draw {
+pub struct Draw {
     random: SplitMix64,
     values: u64,
 }
@@ -153,44 +174,50 @@ pub(crate) struct Draw {
 const KEYS_OF_LOADS: u64 = 400;
 
 impl Draw {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// A source that draws the same for the same seed.
+    pub fn new(seed: u64) -> Self {
         Self { random: SplitMix64::new(seed), values: 0 }
     }
 
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
+    /// A number below `n`; 0 if that is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
         self.random.below(n)
     }
 
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    /// True in one of `n` cases.
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).expect("a small number")]
     }
 
     /// A key that often meets others: as itself, as a prefix, or behind a shared prefix.
-    pub(crate) fn key(&mut self) -> Vec<u8> {
+    pub fn key(&mut self) -> Vec<u8> {
         match self.below(9) {
             8 => Self::key_of_load(self.below(KEYS_OF_LOADS)),
             0 => (0..self.below(4)).map(|_| self.pick(b"\0ab\xff")).collect(),
             1..=3 => format!("k{:02}", self.below(60)).into_bytes(),
             4 => format!("tide/2026/{:02}", self.below(40)).into_bytes(),
-            5 => vec![b"bc"[usize::from(self.one_in(2))]; usize::try_from(self.below(20)).unwrap()],
+            5 => vec![
+                b"bc"[usize::from(self.one_in(2))];
+                usize::try_from(self.below(20)).expect("a small number")
+            ],
             _ => self.below(200).to_be_bytes().to_vec(),
         }
     }
 
     /// A value unlike all before it; one in `large` has a few hundred to a few thousand bytes.
-    pub(crate) fn value(&mut self, large: u64) -> Vec<u8> {
+    pub fn value(&mut self, large: u64) -> Vec<u8> {
         self.values += 1;
         let len = if self.one_in(large) { 200 + self.below(3000) } else { self.below(40) };
-        let mut value = format!("{}:", self.values).into_bytes();
-        value.extend((0..len).map(|at| u8::try_from((at * 7 + self.values) % 251).unwrap()));
-        value
+        value_of(self.values, usize::try_from(len).expect("a small number"))
     }
 
-    pub(crate) fn span(&mut self) -> Span {
+    /// Any range, one in a few the wrong way round.
+    pub fn span(&mut self) -> Span {
         let mut bound = || match self.below(8) {
             0 => Bound::Unbounded,
             1..=2 => Bound::Excluded(self.key()),
@@ -214,7 +241,7 @@ impl Draw {
     }
 
     /// Puts in key order, as many as fill several small memtables, in batches: those become one run.
-    pub(crate) fn load(&mut self, names: &[&'static str]) -> Vec<Vec<Change>> {
+    pub fn load(&mut self, names: &[&'static str]) -> Vec<Vec<Change>> {
         let (name, from) = (self.pick(names), self.below(KEYS_OF_LOADS));
         let till = KEYS_OF_LOADS.min(from + 40 + self.below(KEYS_OF_LOADS / 2));
         let keys: Vec<_> = (from..till).collect();
@@ -226,7 +253,8 @@ impl Draw {
         batches.map(|batch| batch.iter().map(|number| put(self, number)).collect()).collect()
     }
 
-    pub(crate) fn change(&mut self, names: &[&'static str]) -> Change {
+    /// Any change of one of these keyspaces.
+    pub fn change(&mut self, names: &[&'static str]) -> Change {
         let name = self.pick(names);
         match self.below(16) {
             0..=2 => Change::Delete(name, self.key()),
@@ -243,33 +271,34 @@ impl Draw {
         let start = self.key();
         let mut end = start.clone();
         if let Some(last) = end.last_mut() {
-            *last = last.saturating_add(1 + u8::try_from(self.below(3)).unwrap());
+            *last = last.saturating_add(1 + u8::try_from(self.below(3)).expect("a small number"));
         }
         (Bound::Included(start), Bound::Excluded(end))
     }
 
     /// A batch of 1 to 6 changes.
-    pub(crate) fn batch(&mut self, names: &[&'static str]) -> Vec<Change> {
+    pub fn batch(&mut self, names: &[&'static str]) -> Vec<Change> {
         let count = if self.one_in(3) { 2 + self.below(5) } else { 1 };
         (0..count).map(|_| self.change(names)).collect()
     }
 
-    pub(crate) fn memtable(&mut self) -> MemtableType {
+    /// One of the eight.
+    pub fn memtable(&mut self) -> MemtableType {
         self.pick(&MemtableType::ALL)
     }
 
     /// With the limits of tests `fifo` drops nothing.
-    pub(crate) fn compaction(&mut self) -> Compaction {
+    pub fn compaction(&mut self) -> Compaction {
         self.pick(&Compaction::ALL)
     }
 
     /// One of the eight, or the one of `own_memtable`.
-    pub(crate) fn memtable_choice(&mut self) -> MemtableChoice {
+    pub fn memtable_choice(&mut self) -> MemtableChoice {
         if self.one_in(5) { MemtableChoice::named("time_log") } else { self.memtable().into() }
     }
 
     /// Limits so small that everything happens soon: rotation, flush, merges, log segments.
-    pub(crate) fn small_config(&mut self, memtable_type: Option<MemtableType>) -> Config {
+    pub fn small_config(&mut self, memtable_type: Option<MemtableType>) -> Config {
         let codecs: Vec<_> = Codec::ALL.into_iter().filter(|codec| codec.is_built_in()).collect();
         let mut config = Config {
             memtable_type: Some(memtable_type.unwrap_or_else(|| self.memtable()).into()),
@@ -303,9 +332,17 @@ impl Draw {
     }
 }
 
+/// The value with this number: the number, a colon, and so many bytes more.
+pub fn value_of(number: u64, len: usize) -> Vec<u8> {
+    let mut value = format!("{number}:").into_bytes();
+    let byte = |at: u64| u8::try_from(at.wrapping_mul(7).wrapping_add(number) % 251);
+    value.extend((0..len as u64).map(|at| byte(at).expect("below 251")));
+    value
+}
+
 /// The seeds of a random test: the one that `MEMTIDE_SEED` names, or the fixed ones and `fresh` new ones
 /// (`MEMTIDE_FRESH` names another number of those).
-pub(crate) fn seeds(fixed: std::ops::Range<u64>, fresh: usize) -> Vec<u64> {
+pub fn seeds(fixed: std::ops::Range<u64>, fresh: usize) -> Vec<u64> {
     if let Ok(seed) = std::env::var("MEMTIDE_SEED") {
         return vec![seed.parse().expect("MEMTIDE_SEED is a number")];
     }
@@ -318,9 +355,12 @@ pub(crate) fn seeds(fixed: std::ops::Range<u64>, fresh: usize) -> Vec<u64> {
 }
 
 /// Says how to repeat a random test if it panics while this lives.
-pub(crate) struct Repeat {
-    pub(crate) test: &'static str,
-    pub(crate) seed: u64,
+#[derive(Debug)]
+pub struct Repeat {
+    /// Its name, with its module.
+    pub test: &'static str,
+    /// What it runs with.
+    pub seed: u64,
 }
 
 impl Drop for Repeat {
