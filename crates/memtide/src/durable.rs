@@ -1,5 +1,6 @@
 //! How much of the log is on the device, and who is to be told when more of it is.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use memtide_base::sync::Mutex;
@@ -39,8 +40,11 @@ impl Durable {
     }
 
     /// Wakes all who are to be told. That is foreign code, which may write, poll or drop the last handle: hold no lock.
+    /// One that panics keeps nobody else from being told, and is no failure of the database.
     pub(crate) fn wake(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(Waker::wake);
+        for waker in waiting {
+            let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }

@@ -237,6 +237,33 @@ fn a_waker_may_drop_the_last_handle() {
 }
 
 #[test]
+fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the test's own");
+        }
+    }
+    let sim = Simulation::new(8);
+    let db = open(&sim, MemtableType::Trie, Durability::Buffered);
+    let woken = Arc::new(Woken::default());
+    let wakers =
+        [Waker::from(Arc::clone(&woken)), Arc::new(Panics).into(), Arc::clone(&woken).into()];
+    let mut waits: Vec<_> =
+        (0..3).map(|key| db.write(batch(&db, key)).unwrap().into_future()).collect();
+    for (wait, waker) in waits.iter_mut().zip([&wakers[0], &wakers[1], &wakers[2]]) {
+        assert!(pin!(wait).poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    // The two of one task are told once, the first before the panic.
+    let late = Arc::new(Woken::default());
+    let late_waker = Waker::from(Arc::clone(&late));
+    assert!(pin!(&mut waits[2]).poll(&mut Context::from_waker(&late_waker)).is_pending());
+    sim.steps.run_until_idle();
+    assert_eq!((woken.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(db.health().state, "healthy");
+}
+
+#[test]
 fn what_no_log_has_is_not_durable_by_a_sync() {
     let sim = Simulation::new(9);
     let mut config = Config { durability: Some(Durability::Buffered), ..Config::default() };
