@@ -193,7 +193,11 @@ fn sync_parents(vfs: &dyn Vfs, root: &Path, created: &[&Path]) -> Result<()> {
         let Some(parent) = dir.parent() else { break };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         match vfs.sync_dir(parent) {
-            Err(error) if dir == root || created.contains(&dir) => {
+            // A directory that was there before may lie in one that is not ours to read.
+            Err(error)
+                if created.contains(&dir)
+                    || (dir == root && error.kind() != std::io::ErrorKind::PermissionDenied) =>
+            {
                 return Err(Error::io("sync the directory", parent, error));
             }
             _ => {}
@@ -394,7 +398,9 @@ fn replay(
     bulk.finish()?;
     // After a resume tables hold all below the start of the log, whatever became of the segments there.
     report.recovered_to = end.max(state.wal_start);
-    engine.durable.reach(end);
+    // What was opened to be read was not synced: of it only what was closed is known to be on the device.
+    let is_writer = engine.manifest.lock().is_some();
+    engine.durable.reach(if is_writer { end } else { state.closed.map_or(0, |closed| closed.end) });
     let tables_end = engine
         .all_keyspaces()
         .iter()

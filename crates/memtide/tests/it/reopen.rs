@@ -189,6 +189,38 @@ fn db_tables(sim: &Simulation) -> Vec<PathBuf> {
 }
 
 #[test]
+fn what_is_opened_to_be_read_is_not_durable_for_that() {
+    let sim = Simulation::new(4);
+    let db = open(&sim, Config { durability: Some(Durability::Buffered), ..config() });
+    db.put("k", "v").unwrap();
+    let disk = sim.vfs.disk();
+    let read = |disk| {
+        let sim = Simulation::on(disk, 5);
+        Db::builder("/db").env(sim.env).read_only(true).open().unwrap()
+    };
+    let reader = read(disk.clone());
+    assert_eq!(reader.durable_seq(), 0);
+    assert_eq!(reader.get("k").unwrap().unwrap(), "v");
+    assert!(read(disk.crash(CrashMode::DropAll, 0)).get("k").unwrap().is_none());
+    let end = db.durable_seq();
+    db.close().unwrap();
+    assert!(read(sim.vfs.disk()).durable_seq() > end);
+}
+
+#[test]
+fn a_directory_that_was_there_may_lie_in_one_that_cannot_be_read() {
+    for (kind, opens) in
+        [(std::io::ErrorKind::PermissionDenied, true), (std::io::ErrorKind::Other, false)]
+    {
+        let sim = Simulation::new(4);
+        sim.env.vfs.create_dir(Path::new("/db")).unwrap();
+        // Behind the creation of the lock file.
+        sim.vfs.fail_at(sim.vfs.op_count() + 1, kind);
+        assert_eq!(try_open(&sim, config()).is_ok(), opens, "{kind:?}");
+    }
+}
+
+#[test]
 fn damage_at_the_end_of_a_closed_log_is_reported_by_every_open_that_follows() {
     let sim = Simulation::new(3);
     let db = open(&sim, config());
