@@ -74,6 +74,8 @@ pub struct LogReader {
     /// File offset of the next record.
     at: u64,
     durable: u64,
+    /// LSN that no record lies at or behind.
+    ends_at: u64,
     tolerant: bool,
     end: Option<LogEnd>,
 }
@@ -101,6 +103,7 @@ impl LogReader {
             space,
             at: HEADER_LEN,
             durable: 0,
+            ends_at: u64::MAX,
             tolerant: false,
             end: None,
         })))
@@ -130,6 +133,13 @@ impl LogReader {
     /// Everything below `lsn` is known to have been synced: if valid records end before it, that is damage.
     pub fn expect_durable(&mut self, lsn: u64) {
         self.durable = self.durable.max(lsn);
+    }
+
+    /// The records are known to end at `lsn`: if they end before it, or one lies across it, that is damage; what lies
+    /// behind it was never part of the log and is not looked at.
+    pub fn expect_end(&mut self, lsn: u64) {
+        self.expect_durable(lsn);
+        self.ends_at = lsn;
     }
 
     /// Whether to end at damage and remember it in [`LogEnd::damage`], instead of failing.
@@ -170,6 +180,10 @@ impl LogReader {
     fn advance(&mut self) -> Result<Option<(RecordKind, RecordHeader, u64)>> {
         while self.end.is_none() {
             let at = self.at;
+            if self.space.lsn_at(at) >= self.ends_at {
+                self.stop(0, None)?;
+                break;
+            }
             if self.space.end - at < RECORD_HEADER_BYTES {
                 self.at = self.space.end;
                 self.finish(Flaw::Cut)?;
@@ -178,6 +192,11 @@ impl LogReader {
             match self.space.probe(&mut self.window, at)? {
                 Err(flaw) => self.finish(flaw)?,
                 Ok(header) => {
+                    if self.space.lsn_at(at) + u64::from(header.len) > self.ends_at {
+                        let detail = format!("it crosses lsn {}, where the log ends", self.ends_at);
+                        self.stop(0, Some(self.damage(&detail)))?;
+                        break;
+                    }
                     let kind = self.understand(&header)?;
                     if self.end.is_some() {
                         break;

@@ -249,6 +249,25 @@ fn a_log_cut_anywhere_reads_as_a_prefix_and_as_damage_where_more_is_expected() {
 }
 
 #[test]
+fn records_behind_the_known_end_are_not_part_of_the_log() {
+    let (bytes, _) = synced_log();
+    let mut ends = Vec::new();
+    let mut log = reader(&bytes);
+    while let Some(record) = log.next().unwrap() {
+        ends.push(record.end_lsn);
+    }
+    for (at, &end) in ends.iter().enumerate() {
+        let mut log = reader(&bytes);
+        log.expect_end(end);
+        assert_eq!(drain(&mut log).unwrap().len(), at + 1);
+        assert_eq!(log.end().map(|found| (found.lsn, found.torn_bytes)), Some((end, 0)));
+        let mut log = reader(&bytes);
+        log.expect_end(end - 8);
+        assert!(drain(&mut log).unwrap_err().is_corruption(), "a record lies across the end");
+    }
+}
+
+#[test]
 fn zeros_behind_the_records_are_a_clean_end() {
     let (mut bytes, _) = synced_log();
     let end = bytes.len() as u64;
