@@ -357,7 +357,7 @@ impl Job for SyncJob {
 }
 
 fn sync(engine: &Engine) -> Step {
-    if write::check_syncs(engine).is_err() {
+    if write::check_syncs(engine).and_then(|()| engine.check_claim()).is_err() {
         return Step::Park(None);
     }
     let (interval, syncs) = match engine.settings.durability {

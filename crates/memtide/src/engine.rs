@@ -16,7 +16,6 @@ use memtide_base::ledger::{Account, Ledger};
 use memtide_base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use memtide_base::sync::{Arc, Mutex, RwLock};
 use memtide_base::{Error, ErrorKind, Result};
-use memtide_env::vfs::FileLock;
 use memtide_env::{Env, Event};
 use memtide_memtable::{Anchor, Memtable, MemtableOptions, Registry};
 
@@ -161,8 +160,8 @@ pub(crate) struct Engine {
     pub(crate) tally: Tally,
     /// Ids of the background jobs, to wake and to join.
     pub(crate) jobs: Mutex<Jobs>,
-    /// Released when the database is closed, or dropped.
-    pub(crate) lock: Mutex<Option<Box<dyn FileLock>>>,
+    /// Held by who closes the database.
+    pub(crate) closing: Mutex<()>,
 }
 
 /// The background jobs of a database.
@@ -309,6 +308,12 @@ impl Engine {
         self.reserve.bytes() / 4
     }
 
+    /// # Errors
+    /// As [`Layout::check_claim`]; the writes are stopped then.
+    pub(crate) fn check_claim(&self) -> Result<()> {
+        self.layout.check_claim().inspect_err(|error| self.fail(error))
+    }
+
     /// What a caller without a manifest is told: opened read-only, or closed meanwhile.
     pub(crate) fn no_manifest(&self) -> Error {
         match self.check_open().and_then(|()| self.health.check_running()) {
@@ -373,8 +378,12 @@ impl Engine {
     /// Removes the files of tables and blobs that nobody uses any more. Failing to is no error: the next open
     /// removes them.
     pub(crate) fn bury(&self) {
-        for file in self.graveyard.drain() {
-            let _ = self.env.vfs.remove(&self.layout.at(file.name()));
+        let gone = self.graveyard.drain();
+        if gone.is_empty() || self.check_claim().is_err() {
+            return;
+        }
+        for file in gone {
+            self.layout.discard(&*self.env.vfs, file.name());
         }
     }
 }

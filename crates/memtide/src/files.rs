@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use memtide_base::sync::Arc;
-use memtide_base::{Error, Result};
+use memtide_base::sync::{Arc, Mutex};
+use memtide_base::{Error, ErrorKind, Result};
+use memtide_env::vfs::FileLock;
 use memtide_env::{ReadFile, Vfs};
 use memtide_storage::log::{manifest_file_name, wal_file_name};
 
@@ -41,15 +42,50 @@ impl SharedFile {
     }
 }
 
-/// Where a database's files are.
+/// Where a database's files are, and whether they still are ours.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
+    claim: Arc<Mutex<Option<Box<dyn FileLock>>>>,
 }
 
 impl Layout {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self { root: root.to_path_buf(), claim: Arc::default() }
+    }
+
+    /// Keeps the lock of the directory, for all clones, until [`Layout::release`].
+    pub(crate) fn hold(&self, lock: Box<dyn FileLock>) {
+        *self.claim.lock() = Some(lock);
+    }
+
+    pub(crate) fn release(&self) {
+        *self.claim.lock() = None;
+    }
+
+    /// # Errors
+    /// `ReadOnly`: the directory or its lock was removed or replaced since it was opened. What has our names may be
+    /// another database's, so nothing may be created, renamed or removed by name any more.
+    pub(crate) fn check_claim(&self) -> Result<()> {
+        let claim = self.claim.lock();
+        let Some(lock) = claim.as_ref() else { return Ok(()) };
+        match lock.is_current() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let what = "the lock file is not the one that was locked: it or the directory was removed or replaced";
+                let error = Error::new(ErrorKind::ReadOnly, what).with_file(LOCK);
+                Err(error.with_hint("open the database again where it is now"))
+            }
+            Err(error) => Err(Error::io("look at", LOCK, error)),
+        }
+    }
+
+    /// Removes a file that nothing names, if the directory still is ours. Failing to is no error: the next open
+    /// removes it.
+    pub(crate) fn discard(&self, vfs: &dyn Vfs, name: impl AsRef<Path>) {
+        if self.check_claim().is_ok() {
+            let _left = vfs.remove(&self.at(name));
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {

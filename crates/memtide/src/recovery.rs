@@ -118,6 +118,9 @@ pub(crate) fn open(
         // For people who look into the file; who holds the lock is the kernel's to know.
         let _ = lock.describe(&format!("memtide pid {}\n", std::process::id()));
     }
+    if let Some(lock) = lock {
+        layout.hold(lock);
+    }
     let found_files = FoundFiles::list(&*env.vfs, &layout)?;
     found_files.check(&state)?;
     let segments = open_segments(env, &layout, &state, mode)?;
@@ -127,7 +130,7 @@ pub(crate) fn open(
         OpenMode::ReadOnly => None,
         _ => Some(Manifest::create(env, &layout, state.clone())?),
     };
-    let parts = Parts { env, layout, config, registry, settings, lock, graveyard, has_reserve };
+    let parts = Parts { env, layout, config, registry, settings, graveyard, has_reserve };
     let engine = Arc::new(parts.engine(&state, manifest));
     engine.ledger.suspend(true);
     let end = replay(&engine, &state, segments.readers, &mut report)?;
@@ -144,8 +147,7 @@ pub(crate) fn open(
     store_options(&engine)?;
     if let Some(before) = before {
         let name = files::manifest_name(before);
-        // Failing to is no error: it is an orphan then, and the next open removes those.
-        let _ = env.vfs.remove(&engine.layout.at(&name));
+        engine.layout.discard(&*env.vfs, &name);
     }
     report.orphans = remove_orphans(&engine, found_files)?;
     if engine.commit.lock().as_ref().is_some_and(|log| log.older.len() > SEGMENTS_MAX) {
@@ -288,7 +290,6 @@ struct Parts<'a> {
     config: &'a Config,
     registry: &'a Registry,
     settings: Settings,
-    lock: Option<Box<dyn FileLock>>,
     graveyard: Arc<Graveyard>,
     has_reserve: bool,
 }
@@ -367,7 +368,7 @@ impl Parts<'_> {
             closed: AtomicBool::new(false),
             tally: Tally::default(),
             jobs: Mutex::default(),
-            lock: Mutex::new(self.lock),
+            closing: Mutex::new(()),
         }
     }
 }

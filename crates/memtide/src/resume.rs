@@ -184,7 +184,7 @@ fn discard(engine: &Engine, changes: &[Change]) {
             Change::BlobAdd(blob) => SharedFile::Blob(blob.number),
             _ => continue,
         };
-        let _ = engine.env.vfs.remove(&engine.layout.at(file.name()));
+        engine.layout.discard(&*engine.env.vfs, file.name());
     }
 }
 

@@ -187,7 +187,7 @@ pub(crate) fn discard(engine: &Engine, written: &[Change]) {
 }
 
 fn remove(engine: &Engine, file: SharedFile) {
-    let _ = engine.env.vfs.remove(&engine.layout.at(file.name()));
+    engine.layout.discard(&*engine.env.vfs, file.name());
 }
 
 /// The tables a merge has written so far and the one it is writing.
@@ -357,6 +357,7 @@ impl Outputs<'_> {
         if self.run.level > 0 {
             engine.check_open()?;
         }
+        engine.check_claim()?;
         let number = engine.take_number()?;
         let name = files::table_name(number);
         let file = engine

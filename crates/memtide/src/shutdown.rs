@@ -13,7 +13,7 @@ use crate::{background, flush, write};
 /// Closes the database and releases its lock, also when it fails. A second close waits for the first and does
 /// nothing.
 pub(crate) fn close(engine: &Engine) -> Result<()> {
-    let mut lock = engine.lock.lock();
+    let closing = engine.closing.lock();
     {
         // Under the commit lock, so that no write is under way.
         let _commit = engine.commit.lock();
@@ -35,8 +35,8 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     // Whoever still holds a handle can write nothing into files that may have another owner soon.
     *engine.commit.lock() = None;
     *engine.manifest.lock() = None;
-    *lock = None;
-    drop(lock);
+    engine.layout.release();
+    drop(closing);
     engine.durable.wake();
     finished
 }

@@ -181,6 +181,13 @@ pub trait FileLock: Debug + Send + Sync {
     /// # Errors
     /// `PermissionDenied` for a shared lock, or whatever the operating system says.
     fn describe(&self, holder: &str) -> io::Result<()>;
+
+    /// Whether the path that was locked still leads to the locked file: if not, somebody else may hold a lock there,
+    /// and what lies beside it may be somebody else's.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; a path that leads nowhere is no error.
+    fn is_current(&self) -> io::Result<bool>;
 }
 
 /// How a lock excludes others.
@@ -346,7 +353,12 @@ mod tests {
         writer.describe("a long description").unwrap();
         writer.describe("short").unwrap();
         assert_eq!(content(vfs, &path), b"short");
-        drop(writer);
+        assert!(writer.is_current().unwrap());
+        vfs.remove(&path).unwrap();
+        assert!(!writer.is_current().unwrap());
+        let other = vfs.lock(&path, LockMode::Exclusive).unwrap();
+        assert!(!writer.is_current().unwrap() && other.is_current().unwrap());
+        drop((writer, other));
 
         let readers = [LockMode::Shared; 2].map(|mode| vfs.lock(&path, mode).unwrap());
         assert_eq!(kind(readers[0].describe("no")), Some(ErrorKind::PermissionDenied));

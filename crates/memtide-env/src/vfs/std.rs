@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memtide_base::sync::Arc;
@@ -118,7 +118,7 @@ impl Vfs for StdVfs {
             LockMode::Shared => file.try_lock_shared(),
         };
         match locked {
-            Ok(()) => Ok(Box::new(StdLock { file, mode })),
+            Ok(()) => Ok(Box::new(StdLock { file, mode, path: path.to_path_buf() })),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -222,6 +222,7 @@ impl ReadFile for StdReadFile {
 struct StdLock {
     file: File,
     mode: LockMode,
+    path: PathBuf,
 }
 
 impl FileLock for StdLock {
@@ -231,6 +232,15 @@ impl FileLock for StdLock {
         }
         self.file.set_len(0)?;
         self.file.write_all_at(holder.as_bytes(), 0)
+    }
+
+    fn is_current(&self) -> io::Result<bool> {
+        let held = self.file.metadata()?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -292,7 +302,7 @@ mod tests {
             options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         file.try_lock().unwrap();
         let copy = file.try_clone().unwrap();
-        let lock = StdLock { file, mode: LockMode::Exclusive };
+        let lock = StdLock { file, mode: LockMode::Exclusive, path: path.clone() };
         assert_eq!(kind(StdVfs.lock(&path, LockMode::Shared)), Some(ErrorKind::WouldBlock));
         drop(lock);
         StdVfs.lock(&path, LockMode::Exclusive).unwrap();

@@ -14,7 +14,7 @@ use std::path::Path;
 use memtide_base::{Error, Result};
 use memtide_env::{Env, Vfs};
 use memtide_storage::log::{
-    LogHeader, LogKind, LogReader, MINOR_WHOLE, Opened, parse_wal_file_name,
+    LogHeader, LogKind, LogReader, MINOR_WHOLE, Opened, SEGMENT_BYTES_MAX, parse_wal_file_name,
 };
 
 use super::OpenMode;
@@ -54,6 +54,10 @@ pub(super) fn open_segments(
     let newest = bases.last().map(|(base, _)| *base);
     for (base, bytes) in bases {
         let name = files::wal_name(base);
+        if bytes > SEGMENT_BYTES_MAX {
+            let detail = format!("it has {bytes} B, more than a segment can have");
+            return Err(Error::corruption("log", name, SEGMENT_BYTES_MAX, detail));
+        }
         if mode != OpenMode::ReadOnly {
             let sure_to = match state.closed {
                 Some(closed) if newest == Some(base) => closed.end.saturating_sub(base),

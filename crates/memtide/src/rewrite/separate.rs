@@ -59,6 +59,7 @@ impl<'e> BlobOutputs<'e> {
 
     fn create(&self) -> Result<(u64, BlobWriter)> {
         let engine = self.engine;
+        engine.check_claim()?;
         let number = engine.take_number()?;
         let name = files::blob_name(number);
         let (vfs, path) = (&*engine.env.vfs, engine.layout.at(&name));

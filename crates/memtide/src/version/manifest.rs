@@ -329,6 +329,7 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Writes a new manifest with a snapshot of `state` and makes it current.
     pub(crate) fn create(env: &Env, layout: &Layout, mut state: ManifestState) -> Result<Self> {
+        layout.check_claim()?;
         let number = state.next_file;
         state.next_file += 1;
         let name = files::manifest_name(number);
@@ -457,10 +458,10 @@ impl Manifest {
         *self = Self::create(&self.env, &self.layout, state)?;
         // Failing to remove them is no error: the next open does.
         for number in given_up {
-            let _ = self.env.vfs.remove(&self.layout.at(files::manifest_name(number)));
+            self.layout.discard(&*self.env.vfs, files::manifest_name(number));
         }
         for file in doubtful.into_iter().filter(|file| !self.state.names(*file)) {
-            let _ = self.env.vfs.remove(&self.layout.at(file.name()));
+            self.layout.discard(&*self.env.vfs, file.name());
         }
         Ok(())
     }
@@ -531,6 +532,7 @@ pub(crate) fn read_current(vfs: &dyn Vfs, layout: &Layout) -> Result<Option<u64>
     }
     let name = lines.next().unwrap_or_default();
     parse_manifest_file_name(Path::new(name))
+        .filter(|&number| files::manifest_name(number).as_os_str() == name)
         .map(Some)
         .ok_or_else(|| damaged("it names no manifest"))
 }
@@ -549,6 +551,7 @@ fn write_current(vfs: &dyn Vfs, layout: &Layout, manifest: &Path) -> Result<()> 
     if !cfg!(plant = "current_unsynced") {
         file.sync().map_err(|error| Error::io("sync", CURRENT_NEW, error))?;
     }
+    layout.check_claim()?;
     vfs.rename(&new, &current).map_err(|error| Error::io("replace", CURRENT, error))?;
     if cfg!(plant = "current_name_unsynced") {
         return Ok(());

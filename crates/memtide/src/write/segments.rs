@@ -153,6 +153,11 @@ fn sync_file(engine: &Engine, file: &dyn WriteFile, position: u64) -> Result<()>
             Ok(())
         }
         Ok(()) => {
+            // Behind the sync: of what went into a directory that was gone by then, nothing will be found.
+            engine.check_claim().map_err(|error| {
+                let what = "the log was synced, but not where the next open will look for it";
+                Error::new(ErrorKind::Indeterminate, what).with_file(WAL_DIR).with_source(error)
+            })?;
             engine.durable.reach(position);
             Ok(())
         }
@@ -201,9 +206,11 @@ pub(crate) fn release(engine: &Engine, start: u64) {
         });
         log.older.drain(..kept).collect()
     };
+    if gone.is_empty() || engine.check_claim().is_err() {
+        return;
+    }
     for segment in gone {
-        // Failing to is no error: the next open removes it.
-        let _ = engine.env.vfs.remove(&engine.layout.at(files::wal_name(segment.base)));
+        engine.layout.discard(&*engine.env.vfs, files::wal_name(segment.base));
     }
 }
 

@@ -260,7 +260,7 @@ fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
     assert!(pin!(&mut waits[2]).poll(&mut Context::from_waker(&late_waker)).is_pending());
     sim.steps.run_until_idle();
     assert_eq!((woken.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (1, 1));
-    assert_eq!(db.health().state, "healthy");
+    assert_eq!(db.health().state, memtide::HealthState::Healthy);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod faults;
 mod golden;
 mod health;
 mod hold;
+mod hostile;
 mod iterators;
 mod kill;
 mod model;

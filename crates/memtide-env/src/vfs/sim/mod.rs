@@ -560,6 +560,11 @@ impl FileLock for SimLock {
         state.set_len(*file, path, 0)?;
         state.write(*file, path, holder.as_bytes(), 0, false)
     }
+
+    fn is_current(&self) -> io::Result<bool> {
+        let Handle { state, file, path } = &self.handle;
+        Ok(state.lock().disk.file_at(path).is_ok_and(|found| found == *file))
+    }
 }
 
 impl Drop for SimLock {
