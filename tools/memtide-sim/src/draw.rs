@@ -355,19 +355,43 @@ impl Swarm {
     }
 }
 
+/// What is done to which files: each pair fails as often as any other, and in half of the cases what is done most.
+const ACCESSES: [(Target, &[FileKind]); 10] = {
+    use FileKind::{Blob, Current, Dir, Lock, Log, Manifest, Table};
+    [
+        (Target::Create, &[Log, Table, Blob, Manifest, Current]),
+        (Target::Write, &[Log, Table, Blob, Manifest, Current, Lock]),
+        (Target::SetLen, &[Log, Lock]),
+        (Target::Sync, &[Log, Table, Blob, Manifest, Current]),
+        (Target::SyncDir, &[Dir]),
+        (Target::Rename, &[Current]),
+        (Target::Remove, &[Log, Table, Blob, Manifest]),
+        (Target::CreateDir, &[Dir]),
+        (Target::Open, &[Log, Table, Blob, Manifest, Current]),
+        (Target::Read, &[Log, Table, Blob, Manifest, Current]),
+    ]
+};
+
 fn fault(draw: &mut Draw) -> FaultRule {
-    let often = [Target::Write, Target::Write, Target::Sync, Target::Sync, Target::Read];
-    let target = if draw.one_in(2) { draw.pick(&often) } else { draw.pick(&Target::ALL) };
-    let kinds = [FileKind::Log, FileKind::Table, FileKind::Blob, FileKind::Manifest];
-    let file = if draw.one_in(2) { None } else { Some(draw.pick(&kinds)) };
-    let full = draw.one_in(2)
-        && matches!(target, Target::Create | Target::Write | Target::SetLen | Target::CreateDir);
-    let prefix = if target == Target::Write && draw.one_in(2) { draw.below(600) } else { 0 };
-    FaultRule {
-        target,
-        file,
-        skip: draw.below(6),
-        full,
-        prefix: usize::try_from(prefix).expect("a small number"),
-    }
+    let often = [Target::Write, Target::Sync, Target::Read, Target::Change];
+    let (target, file) = if draw.one_in(2) {
+        (draw.pick(&often), None)
+    } else {
+        let pairs = |(target, kinds): (Target, &[FileKind])| -> Vec<_> {
+            kinds.iter().map(|kind| (target, Some(*kind))).collect()
+        };
+        let pairs: Vec<_> = ACCESSES.into_iter().flat_map(pairs).collect();
+        draw.pick(&pairs)
+    };
+    let grows = [Target::Create, Target::Write, Target::SetLen, Target::CreateDir, Target::Change];
+    let full = draw.one_in(2) && grows.contains(&target);
+    let writes = matches!(target, Target::Write | Target::Change);
+    let prefix = if writes && draw.one_in(2) { draw.below(600) } else { 0 };
+    // What is seldom done must not go well too often before.
+    let skip = draw.below(match file {
+        None | Some(FileKind::Log) => 6,
+        Some(FileKind::Table) => 3,
+        Some(_) => 1,
+    });
+    FaultRule { target, file, skip, full, prefix: usize::try_from(prefix).expect("a small number") }
 }

@@ -10,7 +10,7 @@ use crate::figures::Figures;
 use crate::world::{Failure, run};
 
 /// Steps of a script.
-const STEPS: usize = 90;
+const STEPS: usize = 150;
 /// How far apart two failures are at most.
 const APART_MAX: u64 = 4;
 
@@ -85,7 +85,7 @@ fn script(kind: MemtableType, seed: u64) -> Case {
     let mut case = draw(seed, &focus);
     case.ops.retain(|op| !matches!(op, Op::Verify | Op::Reopen(_)));
     case.ops.truncate(STEPS);
-    for (at, op) in [(20, Op::Flush), (40, Op::Compact), (60, Op::Reopen(Ending::Close))] {
+    for (at, op) in [(40, Op::Flush), (80, Op::Compact), (110, Op::Reopen(Ending::Close))] {
         if at < case.ops.len() {
             case.ops.insert(at, op);
         }

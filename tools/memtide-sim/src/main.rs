@@ -17,7 +17,7 @@ const USAGE: &str = "\
 memtide-sim run [--seeds A..B | --seconds N] [--from SEED] [--memtable TYPE] [--faults all|crash|io|rot|none]
                 [--twice N] [--sometimes] [--stats] [--json]
 memtide-sim replay FILE | --seed N [--memtable TYPE] [--faults KIND]
-memtide-sim exhaustive [--memtable TYPE] [--seed N] [--pairs] [--stats] [--json]
+memtide-sim exhaustive [--memtable TYPE] [--seeds A..B] [--pairs] [--stats] [--json]
 memtide-sim print --seed N [--memtable TYPE] [--faults KIND]";
 /// Every so many seeds one is run twice and must leave the same trace.
 const TWICE_EVERY: u64 = 50;
@@ -186,12 +186,12 @@ fn everything(options: &Options) -> Result<(), String> {
     let extent = if options.pairs { Extent::Pairs } else { Extent::Singles };
     let kinds = options.focus.memtable.map_or(MemtableType::ALL.to_vec(), |kind| vec![kind]);
     let mut figures = Figures::default();
-    for kind in kinds {
-        let seed = options.from.unwrap_or(kind as u64);
+    let (first, end) = options.seeds.unwrap_or((0, 1));
+    for (kind, seed) in kinds.iter().flat_map(|kind| (first..end).map(|seed| (*kind, seed))) {
         match exhaustive(kind, seed, extent) {
             Ok(own) => {
                 if !options.json {
-                    println!("{kind}: {} runs, {} cycles", own.seeds, own.cycles);
+                    println!("{kind}, script {seed}: {} runs, {} cycles", own.seeds, own.cycles);
                 }
                 figures.add(&own);
             }
