@@ -83,8 +83,8 @@ pub(crate) enum Command {
     Flush,
     /// Compact until the tree is in shape.
     Compact,
-    /// Read every byte of a database that is not in use and report damage.
-    Verify,
+    /// Look at a database that is not in use and report all damage.
+    Verify(Verify),
     /// Check or show a configuration.
     #[command(subcommand)]
     Config(Config),
@@ -93,6 +93,17 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Serve a line protocol on standard input and output, for scripts.
     Exec(Exec),
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// Look at the manifest and a few pages of each file only.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Read every byte, as without flags.
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) full: bool,
 }
 
 /// Arguments of `scan`.

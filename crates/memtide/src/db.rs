@@ -10,9 +10,11 @@ use crate::batch::BatchBody;
 use crate::commit::{Commit, WriteOptions};
 use crate::compaction_pause::CompactionPause;
 use crate::config::{Config, Durability, check_keyspace_name};
+use crate::damage::Damage;
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::health::Health;
+use crate::integrity::{self, VerifyOptions, VerifyReport};
 use crate::iter::Iter;
 use crate::keyspace::Keyspace;
 use crate::keyspace_state::KeyspaceState;
@@ -339,6 +341,31 @@ impl Db {
     #[must_use]
     pub fn health(&self) -> Health {
         self.engine().health.current()
+    }
+
+    /// Looks at the database beside its readers and writers and reports all damage: at the tables and blob files that
+    /// are there when it begins, the manifest, and the log as far as it is durable. Each damage is among
+    /// [`Db::damages`] then.
+    ///
+    /// ```
+    /// # use memtide::{Db, Depth};
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = Db::open(dir.path().join("data"))?;
+    /// assert!(db.verify(Depth::Full)?.damages.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Closed` if the database is or was closed. Damage is in the report.
+    pub fn verify(&self, options: impl Into<VerifyOptions>) -> Result<VerifyReport> {
+        self.engine().check_open()?;
+        integrity::verify_online(self.engine(), options.into())
+    }
+
+    /// The last damages that were found since the database was opened, oldest first, 64 at most.
+    #[must_use]
+    pub fn damages(&self) -> Vec<Damage> {
+        self.engine().damages.last()
     }
 
     /// Figures of the database.

@@ -23,6 +23,7 @@ use memtide_storage::budget::Budget;
 
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, KeyspaceOptions, Settings};
+use crate::damage::{Damage, Damages};
 use crate::durable::Durable;
 use crate::files::{BLOB_DIR, Layout, TABLE_DIR};
 use crate::health::{Broken, Vitals};
@@ -156,6 +157,8 @@ pub(crate) struct Engine {
     pub(crate) flush_failure: Mutex<Option<String>>,
     /// Why the last compaction failed; `None` if it did not.
     pub(crate) compaction_failure: Mutex<Option<String>>,
+    /// Damage that was found since it was opened.
+    pub(crate) damages: Damages,
     pub(crate) closed: AtomicBool,
     pub(crate) tally: Tally,
     /// Ids of the background jobs, to wake and to join.
@@ -266,14 +269,21 @@ impl Engine {
         }
     }
 
-    /// Remembers the table or blob file in which damage was found, if that is what the error says.
+    /// Remembers the damage that a read or a merge met, if that is what the error says.
     #[cold]
     pub(crate) fn note_damage(&self, error: &Error) {
-        let Some(file) = error.file().filter(|_| error.is_corruption()) else { return };
+        if error.is_corruption() {
+            self.damaged(Damage::of(error));
+        }
+    }
+
+    /// Remembers damage that was found. A table or blob file that has some is not merged any more.
+    pub(crate) fn damaged(&self, damage: Damage) {
+        let Damage { file, what, .. } = damage.clone();
         let is_data = [TABLE_DIR, BLOB_DIR].iter().any(|dir| file.starts_with(dir));
         // A handle that leads nowhere names only the directory.
-        if is_data && file.extension().is_some() {
-            self.health.damage(file.to_path_buf(), error.to_string());
+        if self.damages.add(damage) && is_data && file.extension().is_some() {
+            self.health.damage(file, what);
             self.date_health();
         }
     }

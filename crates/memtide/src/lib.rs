@@ -33,6 +33,7 @@ mod commit_queue;
 mod compaction;
 mod compaction_pause;
 mod config;
+mod damage;
 mod db;
 mod durable;
 mod engine;
@@ -41,6 +42,8 @@ mod flush;
 mod handle;
 mod health;
 mod hold;
+mod inspector;
+mod integrity;
 mod iter;
 mod keyspace;
 mod keyspace_state;
@@ -61,7 +64,6 @@ mod stats;
 mod survivors;
 mod table_store;
 mod threads;
-mod verify;
 mod version;
 mod wal;
 mod write;
@@ -75,8 +77,11 @@ pub use config::{
     Compaction, Config, ConfigError, DEFAULT_KEYSPACE, Durability, KeyspaceConfig, LSMTreeConfig,
     Preset, TreeConfig, Violation, WalSink,
 };
+pub use damage::Damage;
 pub use db::{Batch, Db};
 pub use health::{Health, HealthState, HealthTransition};
+pub use inspector::Inspector;
+pub use integrity::{Depth, VerifyOptions, VerifyReport};
 pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
@@ -92,14 +97,13 @@ pub use range::KeyRange;
 pub use recovery::RecoveryReport;
 pub use snapshot::Snapshot;
 pub use stats::{KeyspaceStats, LevelStats, StallStats, Stats};
-pub use verify::{Damage, VerifyReport};
 
 /// Reads every byte of the closed database in `dir` and reports all damage.
 ///
 /// # Errors
 /// `Locked` if it is open, `Unsupported` if there is none. Damage is in the report.
 pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
-    verify::verify(&memtide_env::Env::real(), dir.as_ref())
+    Db::inspect(dir).verify(Depth::Full)
 }
 
 /// As [`verify`], on the files of `env`: for tests on a simulated disk.
@@ -108,5 +112,5 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<VerifyReport> {
 /// As [`verify`].
 #[cfg(any(test, feature = "simulation"))]
 pub fn verify_in(env: &memtide_env::Env, dir: impl AsRef<Path>) -> Result<VerifyReport> {
-    verify::verify(env, dir.as_ref())
+    Db::inspect(dir).env(env.clone()).verify(Depth::Full)
 }

@@ -30,10 +30,12 @@ use memtide_storage::log::{BatchOp, BatchOps, LogReader, Record, RecordKind};
 
 use bulk::Bulk;
 use directory::{FoundFiles, list_if_there, number_above_all, remove_orphans};
-use segments::{SegmentInfo, open_segments};
+use segments::SegmentInfo;
+pub(crate) use segments::open_segments;
 
 use crate::commit_queue::CommitQueue;
 use crate::config::{Config, DEFAULT_KEYSPACE, KeyspaceOptions, Settings};
+use crate::damage::Damages;
 use crate::durable::Durable;
 use crate::engine::{Engine, Keyspaces, Tally};
 use crate::files::{self, BLOB_DIR, LOCK, Layout, RESERVE, TABLE_DIR, WAL_DIR};
@@ -171,7 +173,7 @@ fn keep_reserve(vfs: &dyn Vfs, layout: &Layout, settings: &Settings, mode: OpenM
     is_held
 }
 
-fn no_database(root: &Path) -> Error {
+pub(crate) fn no_database(root: &Path) -> Error {
     let what = format!("there is no database in {}", root.display());
     Error::new(ErrorKind::Unsupported, what).with_file(root)
 }
@@ -208,7 +210,12 @@ fn sync_parents(vfs: &dyn Vfs, root: &Path, created: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-fn take_lock(vfs: &dyn Vfs, layout: &Layout, mode: OpenMode) -> Result<Option<Box<dyn FileLock>>> {
+/// Takes the lock that `mode` asks for; `None` if a read-only directory has no file to lock.
+pub(crate) fn take_lock(
+    vfs: &dyn Vfs,
+    layout: &Layout,
+    mode: OpenMode,
+) -> Result<Option<Box<dyn FileLock>>> {
     let how = if mode == OpenMode::ReadOnly { LockMode::Shared } else { LockMode::Exclusive };
     if mode != OpenMode::Create && vfs.list(layout.root()).is_err() {
         return Err(no_database(layout.root()));
@@ -365,6 +372,7 @@ impl Parts<'_> {
             merge_work: AtomicBool::new(false),
             flush_failure: Mutex::new(None),
             compaction_failure: Mutex::new(None),
+            damages: Damages::default(),
             closed: AtomicBool::new(false),
             tally: Tally::default(),
             jobs: Mutex::default(),

@@ -74,6 +74,8 @@ pub struct Stats {
     pub flush_failure: Option<String>,
     /// Why the last background compaction failed; `None` if it did not. It is tried again.
     pub compaction_failure: Option<String>,
+    /// Damages that were found since the database was opened: [`Db::damages`](crate::Db::damages) has the last.
+    pub damages: u64,
 }
 
 /// How often somebody waited for something since the database was opened, and how long together.
@@ -175,6 +177,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         health: engine.health.current(),
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
+        damages: engine.damages.count(),
     }
 }
 

@@ -61,6 +61,11 @@ impl TableStore {
         }
     }
 
+    /// What all its tables have in common.
+    pub(crate) fn shared(&self) -> Arc<TableShared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Has partitions, tables and cache give way to what others need.
     pub(crate) fn make_room(&self) {
         self.shared.make_room();

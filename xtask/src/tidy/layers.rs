@@ -11,7 +11,7 @@ const SRC: &str = "crates/memtide/src";
 
 /// Each layer with its top-level modules, lowest first.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("words", &["config", "health", "hold", "range", "snapshots", "threads"]),
+    ("words", &["config", "damage", "health", "hold", "range", "snapshots", "threads"]),
     (
         "shape of the tree",
         &["blob_store", "durable", "files", "reserve", "table_store", "version", "wal"],
@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace", "sealed_run"]),
     ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
-    ("drivers", &["background", "handle", "recovery", "resume", "shutdown", "verify"]),
+    ("drivers", &["background", "handle", "integrity", "recovery", "resume", "shutdown"]),
     (
         "facade",
         &[
@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "commit",
             "compaction_pause",
             "db",
+            "inspector",
             "iter",
             "keyspace",
             "live_snapshot",

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Stats => stats::run(global),
         Command::Flush => upkeep::flush(global),
         Command::Compact => upkeep::compact(global),
-        Command::Verify => verify::run(global),
+        Command::Verify(verify) => verify::run(global, verify),
         Command::Config(config) => config::run(global, config),
         Command::Bench(Bench::Memtables(memtables)) => bench::run(global, memtables),
         Command::Exec(exec) => exec::run(global, exec),

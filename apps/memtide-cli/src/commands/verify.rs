@@ -1,18 +1,19 @@
-//! `verify`: reads every byte of a database and reports damage, one line each: file, offset, what.
+//! `verify`: looks at all of a database and reports damage, one line each: file, offset, what.
 
 use std::io::Write;
 
-use memtide::{Damage, Error, ErrorKind, VerifyReport};
+use memtide::{Damage, Db, Depth, Error, ErrorKind, VerifyReport};
 use serde_json::{Value, json};
 
-use crate::args::Global;
+use crate::args::{Global, Verify};
 use crate::open;
 use crate::report::{self, Outcome};
 
 /// Verifies the database.
-pub(crate) fn run(global: &Global) -> Outcome {
+pub(crate) fn run(global: &Global, verify: &Verify) -> Outcome {
     let dir = open::directory(global, None, &open::config(global, &[])?)?;
-    let found = memtide::verify(&dir)?;
+    let depth = if verify.quick { Depth::Quick } else { Depth::Full };
+    let found = Db::inspect(&dir).verify(depth)?;
     if global.json {
         report::print_json(&document(&found))?;
     } else {

@@ -89,6 +89,10 @@ fn damage_is_four_and_named() {
     assert!(listed["damages"][0]["file"].as_str().expect("a file").contains(&name));
     assert!(listed["damages"][0]["offset"].is_u64());
     assert_eq!(program.run(&["export"]).code, Some(4), "never a wrong row");
+    program.ok(&["verify", "--quick"]);
+    fs::remove_file(&table).expect("removed");
+    assert_eq!(program.run(&["verify", "--quick"]).code, Some(4));
+    assert_eq!(program.run(&["verify", "--quick", "--full"]).code, Some(2));
 }
 
 #[cfg(target_os = "linux")]

@@ -12,8 +12,9 @@
 
 use std::path::Path;
 
+use memtide_base::sync::Arc;
 use memtide_base::{Error, ErrorKind, Result};
-use memtide_env::Vfs;
+use memtide_env::{ReadFile, Vfs};
 
 use super::format::{
     HEADER_LEN, LogHeader, PAGE_LEN, is_whole, parse_wal_file_name, stored_base, stored_salt,
@@ -88,6 +89,14 @@ impl LogReader {
     /// whatever the operating system says.
     pub fn open(vfs: &dyn Vfs, path: &Path, name: &Path) -> Result<Opened> {
         let file = vfs.open_read(path).map_err(|error| Error::io("open", name, error))?;
+        Self::of_file(file, name)
+    }
+
+    /// As [`LogReader::open`], for a file that is open.
+    ///
+    /// # Errors
+    /// As [`LogReader::open`].
+    pub fn of_file(file: Arc<dyn ReadFile>, name: &Path) -> Result<Opened> {
         let mut window = Window::new(file, name)?;
         let mut page = [0; PAGE_LEN];
         let have = index(window.len().min(HEADER_LEN));

@@ -26,8 +26,8 @@ const PAGE: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 
 /// The log segments of a database, checked against each other, oldest first.
-pub(super) struct Segments {
-    pub(super) readers: Vec<(LogReader, u64)>,
+pub(crate) struct Segments {
+    pub(crate) readers: Vec<(LogReader, u64)>,
     pub(super) older: Vec<SegmentInfo>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct SegmentInfo {
     pub(super) bytes: u64,
 }
 
-pub(super) fn open_segments(
+pub(crate) fn open_segments(
     env: &Env,
     layout: &Layout,
     state: &ManifestState,

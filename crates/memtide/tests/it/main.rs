@@ -19,6 +19,7 @@ mod golden;
 mod health;
 mod hold;
 mod hostile;
+mod integrity;
 mod iterators;
 mod kill;
 mod model;
