@@ -1,11 +1,13 @@
 //! The database: what users open.
 
 use std::fmt;
+use std::path::Path;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
 use memtide_memtable::Anchor;
 
+use crate::backup::BackupInfo;
 use crate::batch::BatchBody;
 use crate::commit::{Commit, WriteOptions};
 use crate::compaction_pause::CompactionPause;
@@ -25,7 +27,7 @@ use crate::stats::{self, Stats};
 use crate::version::{Change, Edit};
 use crate::wal::Log;
 use crate::write::{self, Patience};
-use crate::{compaction, flush, resume, shutdown};
+use crate::{backup, checkpoint, compaction, flush, resume, shutdown};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
 /// included, is dropped.
@@ -314,6 +316,44 @@ impl Db {
     #[doc(alias = "PauseBackgroundWork")]
     pub fn pause_compaction(&self) -> CompactionPause {
         CompactionPause::begin(&self.handle)
+    }
+
+    /// Makes a database of this moment in `dir`, which must be empty or not there, beside writers. Tables and blob
+    /// files are shared by hard links where the file system has them and copied elsewhere; the log is copied.
+    ///
+    /// The copy holds every write acknowledged before the call, whatever its durability, and of those made meanwhile
+    /// a prefix, the same one for all keyspaces. Keyspaces without a log are flushed first: they hold what was
+    /// acknowledged before the call. It is the same database at a moment, with the same identity, and both live on by
+    /// themselves: never move files from one into the other.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = memtide::Db::open(dir.path().join("data"))?;
+    /// db.put("tide", "high")?;
+    /// db.checkpoint(dir.path().join("copy"))?;
+    /// db.put("tide", "low")?;
+    /// let copy = memtide::Db::open(dir.path().join("copy"))?;
+    /// assert_eq!(copy.get("tide")?.as_deref(), Some(&b"high"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `dir` is not empty or lies inside the database; `NoSpace` and other failures, after which
+    /// what was made is removed again. After a crash in the middle `dir` does not open: remove it.
+    pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<()> {
+        checkpoint::checkpoint(self.engine(), dir.as_ref())
+    }
+
+    /// Adds a backup of this moment to the directory `dir` of backups, made if it is not there, beside writers. It
+    /// holds what [`Db::checkpoint`] would. Only tables and blob files that no earlier backup has are copied.
+    /// [`Backups`](crate::Backups) lists, verifies, restores and prunes them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `dir` is something else, has backups of another database, or lies inside this one;
+    /// `Locked`; `Corruption` if a table of this database is damaged. The backups before are as they were; what was
+    /// copied is used by the next one or removed by the next prune.
+    pub fn backup(&self, dir: impl AsRef<Path>) -> Result<BackupInfo> {
+        backup::create(self.engine(), dir.as_ref())
     }
 
     fn check_upkeep(&self) -> Result<()> {

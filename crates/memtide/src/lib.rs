@@ -25,9 +25,12 @@
 //! own.
 
 mod background;
+mod backup;
 mod batch;
 mod blob_store;
 mod builder;
+mod capture;
+mod checkpoint;
 mod commit;
 mod commit_queue;
 mod compaction;
@@ -48,6 +51,7 @@ mod iter;
 mod keyspace;
 mod keyspace_state;
 mod live_snapshot;
+mod new_copy;
 mod pace;
 mod range;
 mod read;
@@ -70,6 +74,7 @@ mod write;
 
 use std::path::Path;
 
+pub use backup::{BackupInfo, BackupList, Backups, Pruned};
 pub use builder::Builder;
 pub use commit::{Commit, WhenDurable, WriteOptions};
 pub use compaction_pause::CompactionPause;

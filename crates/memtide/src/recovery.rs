@@ -179,7 +179,7 @@ pub(crate) fn no_database(root: &Path) -> Error {
 }
 
 /// Creates the directory, and those above it; returns those that were missing.
-fn create_root<'p>(vfs: &dyn Vfs, root: &'p Path) -> Result<Vec<&'p Path>> {
+pub(crate) fn create_root<'p>(vfs: &dyn Vfs, root: &'p Path) -> Result<Vec<&'p Path>> {
     let missing: Vec<_> = root
         .ancestors()
         .take_while(|dir| !dir.as_os_str().is_empty() && vfs.list(dir).is_err())
@@ -192,7 +192,7 @@ fn create_root<'p>(vfs: &dyn Vfs, root: &'p Path) -> Result<Vec<&'p Path>> {
 
 /// Makes the directory of a new database durable with all above it: an open that failed or was killed may
 /// have created any of them. Those that are not our doing need not let themselves be synced.
-fn sync_parents(vfs: &dyn Vfs, root: &Path, created: &[&Path]) -> Result<()> {
+pub(crate) fn sync_parents(vfs: &dyn Vfs, root: &Path, created: &[&Path]) -> Result<()> {
     for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
         let Some(parent) = dir.parent() else { break };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };

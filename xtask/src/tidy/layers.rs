@@ -19,7 +19,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("state", &["batch", "commit_queue", "engine", "keyspace_state", "pace", "sealed_run"]),
     ("paths", &["read", "rewrite", "survivors", "write"]),
     ("upkeep", &["compaction", "flush", "sealed_merge"]),
-    ("drivers", &["background", "handle", "integrity", "recovery", "resume", "shutdown"]),
+    (
+        "drivers",
+        &[
+            "background",
+            "backup",
+            "capture",
+            "checkpoint",
+            "handle",
+            "integrity",
+            "new_copy",
+            "recovery",
+            "resume",
+            "shutdown",
+        ],
+    ),
     (
         "facade",
         &[

@@ -17,7 +17,7 @@ mod std;
 
 use ::std::fmt::Debug;
 use ::std::io;
-use ::std::path::{Path, PathBuf};
+use ::std::path::{Component, Path, PathBuf};
 
 use memtide_base::sync::Arc;
 
@@ -101,6 +101,17 @@ pub trait Vfs: Debug + Send + Sync + 'static {
     /// # Errors
     /// `AlreadyExists` if a file has that name, or whatever the operating system says.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The one absolute path of an existing directory, without links: two paths lead to the same directory if theirs
+    /// are equal. As it stands for disks without symbolic links, where `/` is the working directory.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the operating system says.
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        self.list(dir)?;
+        let parts = dir.components().filter(|part| matches!(part, Component::Normal(_)));
+        Ok(Path::new("/").join(parts.collect::<PathBuf>()))
+    }
 
     /// Makes the names inside `dir` durable.
     ///
@@ -330,6 +341,9 @@ mod tests {
             [entry("a", true, 7), entry("k", false, 0), entry("m", true, 7), entry("z", true, 7)];
         assert_eq!(vfs.list(&dir).unwrap(), want);
         vfs.sync_dir(&dir).unwrap();
+        let plain = vfs.canonical(&dir).unwrap();
+        assert_eq!(vfs.canonical(&dir.join("./k/")).unwrap(), plain.join("k"));
+        assert_eq!(kind(vfs.canonical(&dir.join("no"))), Some(ErrorKind::NotFound));
 
         assert_eq!(kind(vfs.create_dir(&dir.join("a"))), Some(ErrorKind::AlreadyExists));
         assert_eq!(kind(vfs.create_dir(&dir.join("no/sub"))), Some(ErrorKind::NotFound));

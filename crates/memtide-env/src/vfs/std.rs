@@ -102,6 +102,10 @@ impl Vfs for StdVfs {
         }
     }
 
+    fn canonical(&self, dir: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(dir)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let flags = flag_bits(OFlags::DIRECTORY);
         OpenOptions::new().read(true).custom_flags(flags).open(dir)?.sync_all()

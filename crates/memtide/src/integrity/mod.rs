@@ -65,7 +65,7 @@ impl VerifyReport {
         }
     }
 
-    fn note(&mut self, error: &Error) {
+    pub(crate) fn note(&mut self, error: &Error) {
         let damage = Damage::of(error);
         if !self.damages.contains(&damage) {
             self.damages.push(damage);

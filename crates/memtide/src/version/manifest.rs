@@ -274,6 +274,20 @@ impl ManifestState {
         })
     }
 
+    /// Every table and blob file, with its size and XXH3-128.
+    pub(crate) fn shared_files(&self) -> impl Iterator<Item = (SharedFile, u64, u128)> {
+        self.keyspaces.iter().flat_map(|keyspace| {
+            let version = &keyspace.version;
+            let tables = version.tables();
+            let tables = tables.map(|of| (SharedFile::Table(of.number), of.size, of.checksum));
+            let blobs = version
+                .blobs()
+                .iter()
+                .map(|of| (SharedFile::Blob(of.number), of.summary.size, of.summary.checksum));
+            tables.chain(blobs)
+        })
+    }
+
     /// The changes that give a keyspace these options; none if it has them.
     pub(crate) fn option_changes(&self, id: u32, options: &KeyspaceOptions) -> Vec<Change> {
         let (stored, compaction) = (&self.keyspace(id).options, options.compaction);
@@ -333,22 +347,7 @@ impl Manifest {
         let number = state.next_file;
         state.next_file += 1;
         let name = files::manifest_name(number);
-        let header = LogHeader {
-            kind: LogKind::Manifest,
-            db_uuid: state.uuid,
-            salt: env.random.next_u64(),
-            base: 0,
-            segment_bytes: 0,
-            prev_salt: 0,
-            prev_end: 0,
-            created_ms: env.clock.wall_ms(),
-            required_features: 0,
-            minor: 0,
-        };
-        let mut writer = LogWriter::create(&*env.vfs, &layout.at(&name), &name, header, 0)?;
-        let snapshot = state.snapshot().encode(0);
-        writer.append(RecordKind::Meta, 0, &snapshot, 0)?;
-        writer.sync()?;
+        let (writer, snapshot) = write_snapshot(env, &layout.at(&name), &name, &state)?;
         if !cfg!(plant = "manifest_name_unsynced") {
             layout.sync_dir(&*env.vfs, "")?;
         }
@@ -500,6 +499,32 @@ impl TableMeta {
     pub(crate) fn stored(&self, run: RunId) -> StoredTable {
         StoredTable { keyspace: self.keyspace, run, number: self.number, summary: self.summary() }
     }
+}
+
+/// Writes a manifest that says `state`, durable but for its name; the edit in it is the second result.
+pub(crate) fn write_snapshot(
+    env: &Env,
+    path: &Path,
+    name: &Path,
+    state: &ManifestState,
+) -> Result<(LogWriter, Vec<u8>)> {
+    let header = LogHeader {
+        kind: LogKind::Manifest,
+        db_uuid: state.uuid,
+        salt: env.random.next_u64(),
+        base: 0,
+        segment_bytes: 0,
+        prev_salt: 0,
+        prev_end: 0,
+        created_ms: env.clock.wall_ms(),
+        required_features: 0,
+        minor: 0,
+    };
+    let mut writer = LogWriter::create(&*env.vfs, path, name, header, 0)?;
+    let snapshot = state.snapshot().encode(0);
+    writer.append(RecordKind::Meta, 0, &snapshot, 0)?;
+    writer.sync()?;
+    Ok((writer, snapshot))
 }
 
 /// What `CURRENT` names: `None` if there is no such file.

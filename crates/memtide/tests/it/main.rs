@@ -6,10 +6,12 @@
     reason = "test code; random tests print how to repeat them"
 )]
 
+mod backups;
 mod basics;
 mod beside;
 mod blobs;
 mod budget;
+mod checkpoint;
 mod commits;
 mod corruption;
 mod cost;
