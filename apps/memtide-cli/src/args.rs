@@ -85,6 +85,15 @@ pub(crate) enum Command {
     Compact,
     /// Look at a database that is not in use and report all damage.
     Verify(Verify),
+    /// Make a database of this moment in another directory; tables are shared by hard links where that works.
+    Checkpoint {
+        /// Directory of the new database: empty, or not there.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Keep many moments of a database in one directory, each table once.
+    #[command(subcommand)]
+    Backup(Backup),
     /// Check or show a configuration.
     #[command(subcommand)]
     Config(Config),
@@ -161,6 +170,53 @@ pub(crate) enum ImportFormat {
 pub(crate) enum ExportFormat {
     /// One `{"k": …, "v": …}` a line; `k_hex` and `v_hex` for bytes that are not UTF-8.
     Jsonl,
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Add a backup of this moment; only what no earlier one has is copied.
+    Create {
+        /// Directory of backups, made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Print the backups, oldest first.
+    List {
+        /// Directory of backups.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+    },
+    /// Look whether all files of all backups are there, and report damage.
+    Verify {
+        /// Directory of backups.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Read every byte and compare it with its checksum.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Make a database from a backup; every byte is compared with its checksum.
+    Restore {
+        /// Directory of backups.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Which one; else the newest.
+        #[arg(long, value_name = "N")]
+        id: Option<u64>,
+        /// Directory of the new database: empty, or not there.
+        #[arg(long, value_name = "NEW")]
+        to: PathBuf,
+    },
+    /// Remove all backups but the newest, and what no other needs.
+    Prune {
+        /// Directory of backups.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// How many to keep, at least one.
+        #[arg(long, value_name = "N")]
+        keep: usize,
+    },
 }
 
 /// What to do with a configuration.

@@ -1,6 +1,7 @@
 //! The commands, one file for each family. Reading commands open the database read-only; writing ones
 //! close it before they report success, so what they acknowledge is on the device.
 
+mod backup;
 mod bench;
 mod config;
 mod data;
@@ -28,6 +29,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Flush => upkeep::flush(global),
         Command::Compact => upkeep::compact(global),
         Command::Verify(verify) => verify::run(global, verify),
+        Command::Checkpoint { to } => backup::checkpoint(global, to),
+        Command::Backup(what) => backup::run(global, what),
         Command::Config(config) => config::run(global, config),
         Command::Bench(Bench::Memtables(memtables)) => bench::run(global, memtables),
         Command::Exec(exec) => exec::run(global, exec),

@@ -8,7 +8,7 @@ use crate::formats::hex;
 
 /// Every command, for the message about an unknown one.
 const COMMANDS: &str = "put, del, delrange, get, scan, begin, commit, snapshot, release, memtable, \
-                        flush, compact, sync, resume, stats, health, close";
+                        flush, compact, sync, checkpoint, resume, stats, health, close";
 
 /// Both ends of a range of keys.
 pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Compact,
     Sync,
     Resume,
+    Checkpoint { path: String },
     Stats,
     Health,
     Close,
@@ -75,6 +76,7 @@ fn named(name: &str, words: &mut Words<'_>) -> memtide::Result<Command> {
         "flush" => Command::Flush,
         "compact" => Command::Compact,
         "sync" => Command::Sync,
+        "checkpoint" => Command::Checkpoint { path: words.next("path")?.to_owned() },
         "stats" => Command::Stats,
         "health" => Command::Health,
         "close" => Command::Close,
@@ -171,6 +173,7 @@ mod tests {
             ),
             ("memtable d trie", Command::Memtable { keyspace: d(), kind: MemtableType::Trie }),
             ("resume", Command::Resume),
+            ("checkpoint a/b", Command::Checkpoint { path: "a/b".to_owned() }),
             ("close", Command::Close),
         ] {
             assert_eq!(command(line.as_bytes()).expect(line), want, "{line}");

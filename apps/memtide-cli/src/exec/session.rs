@@ -57,6 +57,10 @@ impl Session {
             Command::Compact => self.upkeep(Db::compact),
             Command::Sync => self.upkeep(Db::sync),
             Command::Resume => self.upkeep(Db::resume),
+            Command::Checkpoint { path } => {
+                self.db.checkpoint(path)?;
+                Ok(self.done())
+            }
             Command::Stats => Ok(format!("ok {}", stats::json(&self.db.stats()))),
             Command::Health => Ok(format!("ok {}", stats::health(&self.db.health()))),
             Command::Close => {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests drive the program and look at its files")]
 
+mod backup;
 mod bench;
 mod config;
 mod data;
