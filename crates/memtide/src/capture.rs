@@ -1,8 +1,9 @@
 //! One moment of a database whose writers go on: the state its manifest had, the files of its log, and where they end.
 //!
 //! The state shares its tables and blob files with the engine, so none of them is removed while the capture lives. The
-//! segments are open, so their bytes stay readable when a flush lets them go. No lock is held while files are opened;
-//! a flush or a new keyspace that came between is noticed afterwards, and everything begins again.
+//! segments are open, so their bytes stay readable when a flush lets them go; until they are, none is let go. No lock is
+//! held while files are opened; a new keyspace or a new manifest that came between is noticed afterwards, and everything
+//! begins again.
 //!
 //! Whoever captures holds `Engine::closing` until the copy is done, so that closing waits and no other process changes
 //! what is being copied.
@@ -16,6 +17,7 @@ use crate::engine::Engine;
 use crate::files::{self, WAL_DIR};
 use crate::flush;
 use crate::version::{self, ClosedWal, ManifestState};
+use crate::write;
 
 /// What a copy of the database is made from.
 pub(crate) struct Capture {
@@ -42,19 +44,46 @@ pub(crate) fn capture(engine: &Engine) -> Result<Capture> {
         return capture_files(engine);
     }
     flush_unlogged(engine)?;
+    let kept = KeptLog::of(engine)?;
     loop {
-        let mut state = manifest_state(engine)?;
+        engine.health.check_running()?;
+        let (mut state, number) = manifest_state(engine)?;
         let (segments, end) = list_segments(engine)?;
         let opened: Result<Vec<_>> = segments.iter().map(|part| open(engine, *part)).collect();
-        let now = manifest_state(engine)?;
-        if (now.wal_start, now.next_keyspace) != (state.wal_start, state.next_keyspace) {
+        let (now, number_now) = manifest_state(engine)?;
+        // A keyspace that the state lacks may be in the log; a new manifest may stand for a log that failed.
+        if (now.next_keyspace, number_now) != (state.next_keyspace, number) {
             continue;
         }
+        drop(kept);
+        write::release(engine, now.wal_start);
         let segments = opened?;
         let base = segments.last().map_or(0, |active| active.base);
+        // The next segment may be promised already, and hold nothing.
+        state.seq_high = state.seq_high.min(base);
         // The end is known to the byte, so nothing that is missing there passes for a torn end.
         state.closed = Some(ClosedWal { base, end });
         return Ok(Capture { state, segments });
+    }
+}
+
+/// Keeps the segments that were needed when this was made, until it is dropped.
+struct KeptLog<'e>(&'e Engine);
+
+impl<'e> KeptLog<'e> {
+    fn of(engine: &'e Engine) -> Result<Self> {
+        let mut commit = engine.commit.lock();
+        let log = commit.as_mut().ok_or_else(|| Error::internal("a writer without a log"))?;
+        log.captures += 1;
+        Ok(Self(engine))
+    }
+}
+
+impl Drop for KeptLog<'_> {
+    fn drop(&mut self) {
+        if let Some(log) = self.0.commit.lock().as_mut() {
+            log.captures -= 1;
+        }
     }
 }
 
@@ -69,9 +98,11 @@ fn flush_unlogged(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-fn manifest_state(engine: &Engine) -> Result<ManifestState> {
+/// The state, and the number of the manifest that has it.
+fn manifest_state(engine: &Engine) -> Result<(ManifestState, u64)> {
     let manifest = engine.manifest.lock();
-    manifest.as_ref().map(|manifest| manifest.state().clone()).ok_or_else(|| engine.no_manifest())
+    let manifest = manifest.as_ref().ok_or_else(|| engine.no_manifest())?;
+    Ok((manifest.state().clone(), manifest.number()))
 }
 
 /// Base and bytes of each segment, and the LSN behind the last write that is visible.

@@ -45,6 +45,8 @@ pub(crate) struct Log {
     pub(crate) wanted: u64,
     /// An append or a sync of the active segment failed: it is never written to or synced again.
     pub(crate) failed: bool,
+    /// Captures under way: while there is one no segment is let go.
+    pub(crate) captures: usize,
     /// Position behind the last idle mark.
     marked: u64,
     /// Writes since the database was opened, and the groups they were appended in.
@@ -56,8 +58,8 @@ impl Log {
     /// A log whose active segment is empty.
     pub(crate) fn new(writer: LogWriter, older: Vec<Segment>) -> Self {
         let marked = writer.position();
-        let (sealed, wanted, failed) = (false, 0, false);
-        Self { writer, older, sealed, wanted, failed, marked, writes: 0, groups: 0 }
+        let (sealed, wanted, failed, captures) = (false, 0, false, 0);
+        Self { writer, older, sealed, wanted, failed, captures, marked, writes: 0, groups: 0 }
     }
 
     /// LSN of the next record.

@@ -197,10 +197,11 @@ fn unsure() -> Error {
 }
 
 /// Removes segments that hold nothing any more: those that end at or before `start`.
+/// While one is captured they stay; whoever captures calls this again.
 pub(crate) fn release(engine: &Engine, start: u64) {
     let gone: Vec<Segment> = {
         let mut commit = engine.commit.lock();
-        let Some(log) = commit.as_mut() else { return };
+        let Some(log) = commit.as_mut().filter(|log| log.captures == 0) else { return };
         let kept = log.older.partition_point(|segment| {
             segment.end <= start || cfg!(plant = "segment_released_early") && segment.base < start
         });

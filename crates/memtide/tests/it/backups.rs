@@ -8,8 +8,8 @@ use memtide_env::Simulation;
 use memtide_env::vfs::CrashMode;
 
 use crate::checkpoint::{
-    MODES, assert_lives, busy_config, disks_of, files_in, is_complete, number_in, open_at, run,
-    write_in_step,
+    MODES, Stops, assert_lives, busy_config, disks_of, files_in, is_complete, number_in, open_at,
+    run, write_in_step,
 };
 use crate::oracle::{self, Draw, NAMES, Repeat, State};
 use crate::own_memtable::registry;
@@ -413,6 +413,7 @@ fn backups_beside_a_writer_flushes_and_compactions_are_of_one_moment() {
     let acked = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| write_in_step(&db, &stop, &acked));
+        let _stops = Stops(&stop);
         let mut last = 0;
         for round in 0..8 {
             while acked.load(Ordering::Acquire) < last + 100 {
@@ -428,7 +429,6 @@ fn backups_beside_a_writer_flushes_and_compactions_are_of_one_moment() {
             assert!((before..=after + 1).contains(&last), "{before} {last} {after}");
             Backups::new(&kept).prune(3).unwrap();
         }
-        stop.store(true, Ordering::Release);
     });
     let report = Backups::new(&kept).verify(true).unwrap();
     assert!(report.damages.is_empty(), "{:?}", report.damages);
