@@ -1,9 +1,9 @@
 //! One moment of a database whose writers go on: the state its manifest had, the files of its log, and where they end.
 //!
-//! The state shares its tables and blob files with the engine, so none of them is removed while the capture lives. The
-//! segments are open, so their bytes stay readable when a flush lets them go; until they are, none is let go. No lock is
-//! held while files are opened; a new keyspace or a new manifest that came between is noticed afterwards, and everything
-//! begins again.
+//! The state shares its tables and blob files with the engine, so none of them is removed while the capture lives.
+//! The segments are open, so their bytes stay readable when a flush lets them go; until they are, none is let go. No
+//! lock is held while files are opened; a new keyspace or a new manifest that came between is noticed afterwards, and
+//! everything begins again.
 //!
 //! Whoever captures holds `Engine::closing` until the copy is done, so that closing waits and no other process changes
 //! what is being copied.
