@@ -18,4 +18,4 @@ mod source;
 pub mod table;
 
 pub use identity::FileIdentity;
-pub use source::verify_file;
+pub use source::{file_checksum, verify_file};

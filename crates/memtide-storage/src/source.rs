@@ -65,6 +65,25 @@ pub fn verify_file(
 ) -> Result<()> {
     let source = Source { file, name };
     source.check_len(what, size)?;
+    let sum = checksum_of(&source, size)?;
+    if sum != checksum {
+        let detail = format!("xxh3-128 {sum:#034x}, stored {checksum:#034x}");
+        return Err(source.damaged(what, 0, detail));
+    }
+    Ok(())
+}
+
+/// The XXH3-128 of a whole file, called `name` in errors. Memory is bounded.
+///
+/// # Errors
+/// Whatever reading fails with.
+pub fn file_checksum(file: &Arc<dyn ReadFile>, name: &Path) -> Result<u128> {
+    let source = Source { file: Arc::clone(file), name: name.to_path_buf() };
+    let size = source.file.len().map_err(|error| Error::io("measure", name, error))?;
+    checksum_of(&source, size)
+}
+
+fn checksum_of(source: &Source, size: u64) -> Result<u128> {
     let mut sum = FileChecksum::default();
     let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE_LEN).min(PIECE_LEN)];
     let mut offset = 0;
@@ -75,9 +94,5 @@ pub fn verify_file(
         sum.update(part);
         offset += part.len() as u64;
     }
-    if sum.finish() != checksum {
-        let detail = format!("xxh3-128 {:#034x}, stored {checksum:#034x}", sum.finish());
-        return Err(source.damaged(what, 0, detail));
-    }
-    Ok(())
+    Ok(sum.finish())
 }

@@ -17,5 +17,5 @@ mod tests;
 mod writer;
 
 pub use format::{BLOB_HEADER_LEN, BlobHandle, BlobRef, BlobRefs};
-pub use reader::BlobFile;
+pub use reader::{BlobFile, FoundRecord};
 pub use writer::{BlobOptions, BlobSummary, BlobWriter};

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use memtide_base::checksum::xxh3_64_of_two;
 use memtide_base::sync::Arc;
-use memtide_base::{Result, Slice};
+use memtide_base::{Error, Result, Slice};
 use memtide_env::ReadFile;
 
-use super::format::{BlobHandle, HEADER_LEN, Header, RECORD_HEADER_LEN, RecordHeader, unsupported};
+use super::format::{
+    ALIGN, BlobHandle, HEADER_LEN, Header, RECORD_HEADER_LEN, RecordHeader, unsupported,
+};
 use crate::compress::{self, Codec};
 use crate::identity::FileIdentity;
 use crate::source::{Source, unshared, zeroed};
@@ -18,6 +20,22 @@ use crate::source::{Source, unshared, zeroed};
 /// What errors call the piece that is damaged.
 const RECORD: &str = "blob record";
 const NOT_ITS_OWN: &str = "it is not the value that its table refers to";
+
+/// Bytes that may be hashed for each byte of a file whose records are looked for.
+const HASHED_PER_BYTE: u64 = 8;
+
+/// A record that was found in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRecord {
+    /// First byte of it.
+    pub offset: u64,
+    /// Bytes of the record.
+    pub len: u64,
+    /// Whose value it is.
+    pub key: Vec<u8>,
+    /// Bytes of the value.
+    pub raw_len: u32,
+}
 
 /// A blob file, open for reading.
 #[derive(Debug)]
@@ -52,6 +70,80 @@ impl BlobFile {
             return Err(source.damaged("blob file header", 0, detail));
         }
         Ok(Self { source, salt: header.salt, size })
+    }
+
+    /// Opens a file that may be damaged anywhere: what can be read of it is. `salt` is what the manifest says, 0 if it
+    /// does not. Beside it, which file it says it is, unless its header is damaged.
+    ///
+    /// # Errors
+    /// Whatever reading fails with.
+    pub fn open_damaged(
+        file: Arc<dyn ReadFile>,
+        name: PathBuf,
+        salt: u64,
+    ) -> Result<(Self, Option<FileIdentity>)> {
+        let source = Source { file, name };
+        let size = source.file.len().map_err(|error| Error::io("measure", source.name(), error))?;
+        let mut bytes = [0; HEADER_LEN];
+        if size >= HEADER_LEN as u64 {
+            source.read(&mut bytes, 0)?;
+        }
+        let header = Header::decode(&bytes, source.name()).ok();
+        let mended = || {
+            (0..8 * HEADER_LEN).find_map(|bit| {
+                let mut bytes = bytes;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                Header::decode(&bytes, source.name()).ok()
+            })
+        };
+        // What a manifest says is surer than a bit that was guessed.
+        let guessed = || if salt == 0 { mended() } else { None };
+        let salt = header.or_else(guessed).map_or(salt, |header| header.salt);
+        Ok((Self { source, salt, size }, header.map(|header| header.identity)))
+    }
+
+    /// The first sound record at or behind `at`: where it lies, its key, and its bytes in the file. Records behind
+    /// damage are looked for at every place where one may begin.
+    ///
+    /// # Errors
+    /// Whatever reading fails with.
+    pub fn record_from(&self, at: u64) -> Result<Option<FoundRecord>> {
+        let mut at = at.max(HEADER_LEN as u64).next_multiple_of(ALIGN);
+        // Honest records do not overlap, so what poses as one is hashed at most so much.
+        let mut hashing_left = self.size.saturating_mul(HASHED_PER_BYTE);
+        while at + RECORD_HEADER_LEN as u64 <= self.size {
+            let mut front = [0; 16];
+            self.source.read(&mut front, at)?;
+            let header = RecordHeader::decode(&front).ok();
+            let fits = |len: &u64| at.checked_add(*len).is_some_and(|end| end <= self.size);
+            let len = header.map(|header| header.record_len()).filter(fits);
+            if let Some((len, left)) =
+                len.and_then(|len| Some((len, hashing_left.checked_sub(len)?)))
+            {
+                hashing_left = left;
+                let mut record = vec![0; usize::try_from(len).expect("about a value's length")];
+                self.source.read(&mut record, at)?;
+                if let Ok(header) = self.open_record(&record, at) {
+                    let key_end = RECORD_HEADER_LEN + usize::from(header.key_len);
+                    let key = record[RECORD_HEADER_LEN..key_end].to_vec();
+                    return Ok(Some(FoundRecord { offset: at, len, key, raw_len: header.raw_len }));
+                }
+            }
+            at += ALIGN;
+        }
+        Ok(None)
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Seed of the checksums.
+    #[must_use]
+    pub fn salt(&self) -> u64 {
+        self.salt
     }
 
     /// What errors call the file.

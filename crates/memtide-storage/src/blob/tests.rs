@@ -182,3 +182,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn of_a_damaged_file_every_other_record_is_found() {
+    for codec in [Codec::None, Codec::fastest()] {
+        let (file, summary, handles) = build(&some(), codec);
+        let found_in = |bytes: &[u8], salt| {
+            let file = Arc::new(MemoryFile::of(bytes));
+            let (file, identity) =
+                BlobFile::open_damaged(file, PathBuf::from("c.blob"), salt).expect("memory");
+            let (mut at, mut found) = (0, Vec::new());
+            while let Some(record) = file.record_from(at).expect("memory") {
+                at = record.offset + record.len;
+                found.push((record.key, record.offset, record.raw_len));
+            }
+            (identity, found)
+        };
+        let all: Vec<_> = some()
+            .into_iter()
+            .zip(&handles)
+            .map(|((key, _), handle)| (key, handle.offset, handle.raw_len))
+            .collect();
+        assert_eq!(found_in(&file.bytes(), 0), (Some(IDENTITY), all.clone()));
+        for (at, handle) in handles.iter().enumerate() {
+            for place in [0, 9, 17, 24] {
+                let mut bytes = file.bytes();
+                let place = usize::try_from(handle.offset).expect("small") + place;
+                let Some(byte) = bytes.get_mut(place) else { continue };
+                *byte ^= 2;
+                let mut found = found_in(&bytes, 0).1;
+                if found.len() < all.len() {
+                    found.insert(at, all[at].clone());
+                }
+                assert_eq!(found, all, "record {at}");
+            }
+        }
+        let mut bytes = file.bytes();
+        bytes[..64].fill(0);
+        assert_eq!(found_in(&bytes, summary.salt), (None, all.clone()));
+        let mut bytes = file.bytes();
+        bytes[41] ^= 0x80;
+        assert_eq!(found_in(&bytes, 0), (None, all), "one bit of the header");
+    }
+}

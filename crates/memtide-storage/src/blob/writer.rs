@@ -38,6 +38,8 @@ pub struct BlobSummary {
     pub values: u64,
     /// Bytes of their records.
     pub bytes: u64,
+    /// Seed of its checksums; 0 if it is not known beside the file itself.
+    pub salt: u64,
 }
 
 /// Builds one blob file.
@@ -113,8 +115,8 @@ impl BlobWriter {
     /// # Errors
     /// Whatever writing or syncing fails with. The caller removes the file.
     pub fn finish(self) -> Result<BlobSummary> {
-        let (values, bytes) = (self.values, self.bytes);
+        let (values, bytes, salt) = (self.values, self.bytes, self.options.salt);
         let (size, checksum) = self.out.finish()?;
-        Ok(BlobSummary { size, checksum, values, bytes })
+        Ok(BlobSummary { size, checksum, values, bytes, salt })
     }
 }

@@ -159,6 +159,18 @@ impl LogHeader {
         }
     }
 
+    /// What a damaged page says if one bit of it was flipped.
+    #[must_use]
+    pub fn decode_mended(file: &Path, bytes: &[u8]) -> Option<Self> {
+        let mut page = *bytes.first_chunk::<PAGE_LEN>()?;
+        (0..8 * PAGE_LEN).find_map(|bit| {
+            page[bit / 8] ^= 1 << (bit % 8);
+            let header = if is_whole(&page) { Self::decode(file, &page).ok() } else { None };
+            page[bit / 8] ^= 1 << (bit % 8);
+            header
+        })
+    }
+
     /// Offset no record of the file may cross; `u64::MAX` for a manifest, which has no end.
     pub(super) fn end_offset(&self) -> u64 {
         match self.kind {

@@ -180,6 +180,31 @@ impl LogReader {
         }))
     }
 
+    /// Reads a file whose header page is damaged as if `header` stood there.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub fn with_header(file: Arc<dyn ReadFile>, name: &Path, header: LogHeader) -> Result<Self> {
+        let window = Window::new(file, name)?;
+        let space = Space { base: header.base, salt: header.salt, end: header.end_offset() };
+        let (at, durable, tolerant, end) = (HEADER_LEN, 0, true, None);
+        Ok(Self { window, header, space, at, durable, tolerant, end })
+    }
+
+    /// Goes on behind damage, where the next valid record lies; the LSNs that were passed over. `None` if no valid
+    /// record follows. For who wants to keep what can be kept: an ordinary reader takes damage for an error.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub fn skip_damage(&mut self) -> Result<Option<std::ops::Range<u64>>> {
+        let stop = self.at;
+        let Some(found) = tail::next_record(&mut self.window, self.space, stop + 8)? else {
+            return Ok(None);
+        };
+        (self.at, self.end) = (found, None);
+        Ok(Some(self.space.lsn_at(stop)..self.space.lsn_at(found)))
+    }
+
     /// How the log ends, once [`LogReader::next`] returned `None`.
     #[must_use]
     pub fn end(&self) -> Option<&LogEnd> {

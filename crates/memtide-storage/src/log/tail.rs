@@ -124,6 +124,28 @@ impl fmt::Display for Proof {
     }
 }
 
+/// The first place from `offset`, a multiple of 8, on where a valid record lies. Work is bounded as in [`search`].
+pub(super) fn next_record(window: &mut Window, space: Space, offset: u64) -> Result<Option<u64>> {
+    let mut hashing_left =
+        window.len().saturating_sub(offset).saturating_mul(HASHED_PER_TAIL_BYTE_MAX);
+    let mut from = offset;
+    while from < space.end && hashing_left > 0 {
+        let Some(nonzero) = window.next_nonzero(from)? else { break };
+        let word = nonzero & !7;
+        if word >= space.end {
+            break;
+        }
+        let hashed = match space.probe(window, word)? {
+            Ok(_) => return Ok(Some(word)),
+            Err(Flaw::Checksum { hashed, .. }) => hashed,
+            Err(_) => 0,
+        };
+        hashing_left = hashing_left.saturating_sub(u64::from(hashed));
+        from = word + 8;
+    }
+    Ok(None)
+}
+
 /// Looks from `offset`, a multiple of 8, to the end of the file for proof that `stop`, the LSN where valid
 /// records end, had been synced.
 pub(super) fn search(window: &mut Window, space: Space, offset: u64, stop: u64) -> Result<Tail> {

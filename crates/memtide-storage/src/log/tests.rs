@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::record::{RecordHeader, checksum};
 use super::tail::Space;
-use super::testing::{MemVfs, manifest_header, wal_header};
+use super::testing::{MemFile, MemVfs, manifest_header, wal_header};
 use super::window::index;
 use super::{HEADER_LEN, LogHeader, LogReader, LogWriter, Opened, RecordKind, wal_file_name};
 
@@ -415,4 +415,39 @@ proptest! {
         let seen = drain(&mut log).unwrap();
         prop_assert_eq!(&seen[..], &all[..seen.len()]);
     }
+}
+
+#[test]
+fn behind_damage_the_next_record_is_found() {
+    let (bytes, starts) = synced_log();
+    let all = drain(&mut reader(&bytes)).unwrap();
+    for lost in 0..starts.len() - 1 {
+        let mut harmed = bytes.clone();
+        harmed[index(starts[lost]) + 20] ^= 1;
+        let mut log = reader(&harmed);
+        log.set_tolerant(true);
+        let mut seen = drain(&mut log).unwrap();
+        assert_eq!(seen.len(), lost);
+        let passed = log.skip_damage().unwrap().unwrap();
+        // A skip covers bytes that mean nothing: no record is looked for in the wrong place.
+        assert_eq!(passed, BASE + starts[lost]..BASE + starts[lost + 1]);
+        seen.extend(drain(&mut log).unwrap());
+        let want: Vec<_> = all.iter().filter(|(lsn, ..)| *lsn != BASE + starts[lost]).collect();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), want);
+        assert_eq!(log.skip_damage().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_log_without_its_header_page_reads_with_its_salt_and_one_flipped_bit_is_mended() {
+    let (bytes, _) = synced_log();
+    let all = drain(&mut reader(&bytes)).unwrap();
+    let mut harmed = bytes.clone();
+    harmed[50] ^= 8;
+    let header = LogHeader::decode_mended(&name(), &harmed).unwrap();
+    assert_eq!(header, wal_header(BASE, SEGMENT));
+    harmed[..4096].fill(0);
+    assert_eq!(LogHeader::decode_mended(&name(), &harmed), None);
+    let mut log = LogReader::with_header(MemFile::of(&harmed), &name(), header).unwrap();
+    assert_eq!(drain(&mut log).unwrap(), all);
 }

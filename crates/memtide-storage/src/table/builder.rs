@@ -85,6 +85,8 @@ pub struct TableSummary {
     pub raw_bytes: u64,
     /// What it refers to in blob files.
     pub blobs: BlobRefs,
+    /// Seed of its checksums; 0 if it is not known beside the file itself.
+    pub salt: u64,
 }
 
 /// Builds one table.
@@ -361,6 +363,7 @@ impl TableBuilder {
             seq_max: properties.seq_max,
             raw_bytes: properties.raw_key_bytes + properties.raw_value_bytes,
             blobs: properties.blobs,
+            salt: self.options.salt,
         })
     }
 

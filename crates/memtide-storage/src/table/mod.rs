@@ -14,6 +14,7 @@
 //! - `format`: footer, metaindex and index values; `properties`: what a table says about itself.
 //! - `parts`: reads and checks all that is not data; `partition`: index and filter of a stretch of blocks.
 //! - `reader`: [`Table`], point reads.
+//! - `survey`: finds the sound blocks of a damaged one.
 //! - `cursor`: walks a table both ways. `verify`: reads everything and believes nothing.
 //!
 //! Not done here: naming and removing files, directory syncs, the choice of what goes into a table.
@@ -26,6 +27,7 @@ mod partition;
 mod parts;
 mod properties;
 mod reader;
+mod survey;
 mod verify;
 
 #[cfg(test)]
@@ -37,3 +39,4 @@ pub use builder::{TableBuilder, TableOptions, TableSummary};
 pub use cursor::TableCursor;
 pub use properties::Properties;
 pub use reader::{Found, Near, Table, TableShared};
+pub use survey::{FoundBlock, Piece, Survey, footer_identity};

@@ -110,6 +110,7 @@ impl Tree {
             seq_max: *rows.values().max().expect("rows"),
             raw_bytes: rows.len() as u64 * ROW_BYTES,
             blobs: BlobRefs::default(),
+            salt: 0,
         };
         self.written += summary.size;
         let number = self.next_table;

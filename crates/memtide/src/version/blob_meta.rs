@@ -49,7 +49,7 @@ impl BlobMeta {
 
     #[cfg(test)]
     pub(crate) fn for_tests(number: u64, bytes: u64) -> Self {
-        let summary = BlobSummary { size: bytes + 64, checksum: 0, values: 1, bytes };
+        let summary = BlobSummary { size: bytes + 64, checksum: 0, values: 1, bytes, salt: 0 };
         Self::new(number, 0, summary, &Arc::default())
     }
 }

@@ -19,6 +19,8 @@ use super::RunId;
 use crate::config::{Compaction, KeyspaceOptions, MEMTABLE_SIZES};
 
 const IGNORABLE: u16 = 1 << 15;
+/// The salt of the table or blob file that the change before adds. Programs from before it was said pass over it.
+const SALT: u16 = IGNORABLE | 17;
 const CHAIN_LEN: usize = 8;
 /// File numbers and log positions lie below: at 2 GB/s a log gets there in 146 years.
 const PLACE_END: u64 = 1 << 63;
@@ -102,6 +104,11 @@ impl Edit {
             let len = u32::try_from(body.len()).expect("a change is far below 4 GiB");
             out.extend_from_slice(&len.to_le_bytes());
             out.extend_from_slice(&body);
+            if let Some(salt) = change.salt() {
+                out.extend_from_slice(&SALT.to_le_bytes());
+                out.extend_from_slice(&8_u32.to_le_bytes());
+                out.extend_from_slice(&salt.to_le_bytes());
+            }
         }
         out.resize(out.len().next_multiple_of(8), 0);
         out
@@ -123,6 +130,11 @@ impl Edit {
             let (body, after) =
                 head.0.split_at_checked(len).ok_or_else(|| format!("change {tag} is cut off"))?;
             rest = after;
+            if tag == SALT {
+                let last = changes.last_mut().ok_or("a salt of nothing")?;
+                Change::take_salt(last, Body(body))?;
+                continue;
+            }
             match Change::decode(tag, body)? {
                 Some(change) => changes.push(change),
                 None if tag & IGNORABLE != 0 => {}
@@ -213,6 +225,26 @@ impl Change {
                 12
             }
         }
+    }
+
+    /// The salt that is said behind it.
+    fn salt(&self) -> Option<u64> {
+        let salt = match self {
+            Self::TableAdd(table) => table.summary.salt,
+            Self::BlobAdd(blob) => blob.summary.salt,
+            _ => 0,
+        };
+        (salt != 0).then_some(salt)
+    }
+
+    fn take_salt(&mut self, mut body: Body<'_>) -> Result<(), String> {
+        let salt = u64::from_le_bytes(*body.chunk()?);
+        match self {
+            Self::TableAdd(table) => table.summary.salt = salt,
+            Self::BlobAdd(blob) => blob.summary.salt = salt,
+            _ => return Err("a salt of no file".to_owned()),
+        }
+        if body.0.is_empty() { Ok(()) } else { Err("a salt of more than 8 bytes".to_owned()) }
     }
 
     /// `None` for an unknown tag. Positions and numbers from here on leave room to count up.
@@ -398,7 +430,11 @@ impl<'a> Body<'a> {
         if size.checked_sub(BLOB_HEADER_LEN) != Some(bytes) {
             return Err(format!("{bytes} B of records in a blob file of {size} B"));
         }
-        Ok(StoredBlob { keyspace, number, summary: BlobSummary { size, checksum, values, bytes } })
+        Ok(StoredBlob {
+            keyspace,
+            number,
+            summary: BlobSummary { size, checksum, values, bytes, salt: 0 },
+        })
     }
 
     fn table(&mut self, rank: u64) -> Result<StoredTable, String> {
@@ -416,6 +452,7 @@ impl<'a> Body<'a> {
             seq_max: self.place()?,
             raw_bytes: self.var()?,
             blobs: BlobRefs::default(),
+            salt: 0,
             smallest: self.bytes()?.to_vec(),
             largest: {
                 let kind = self.byte()?;
@@ -462,8 +499,9 @@ mod tests {
             seq_max: PLACE_END - 1,
             raw_bytes: 12,
             blobs: BlobRefs::default(),
+            salt: 0,
         };
-        let mut with_blobs = summary.clone();
+        let mut with_blobs = TableSummary { salt: 5, ..summary.clone() };
         for number in [40, 9] {
             with_blobs.blobs.add(BlobHandle { number, offset: 64, len: 1 << 20, raw_len: 9 });
         }
@@ -472,6 +510,7 @@ mod tests {
             checksum: u128::MAX / 5,
             values: 7,
             bytes: (1 << 40) - 64,
+            salt: u64::MAX,
         };
         Edit::new(vec![
             Change::Database { uuid: [7; 16], hash_seed: 99 },

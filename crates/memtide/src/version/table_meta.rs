@@ -52,6 +52,8 @@ pub(crate) struct TableMeta {
     pub(crate) seq_max: SeqNo,
     /// Bytes of keys and values before compression.
     raw_bytes: u64,
+    /// Seed of its checksums, 0 if only the file knows.
+    pub(crate) salt: u64,
     /// What it refers to in blob files.
     pub(crate) blobs: BlobRefs,
     /// The open table, while the table store keeps it so.
@@ -87,6 +89,7 @@ impl TableMeta {
             seq_min: summary.seq_min,
             seq_max: summary.seq_max,
             raw_bytes: summary.raw_bytes,
+            salt: summary.salt,
             blobs: summary.blobs,
             file: MayBeOpen::default(),
             obsolete: AtomicBool::new(false),
@@ -132,6 +135,7 @@ impl TableMeta {
             seq_max: self.seq_max,
             raw_bytes: self.raw_bytes,
             blobs: self.blobs.clone(),
+            salt: self.salt,
         }
     }
 
@@ -161,6 +165,7 @@ impl TableMeta {
             seq_max: number,
             raw_bytes: 1000,
             blobs: BlobRefs::default(),
+            salt: 0,
         };
         Self::new(number, 0, summary, &Arc::default())
     }
