@@ -94,6 +94,21 @@ pub(crate) enum Command {
     /// Keep many moments of a database in one directory, each table once.
     #[command(subcommand)]
     Backup(Backup),
+    /// Tell what a person wants to know of a database that is not in use, and what to do next. Writes nothing.
+    Doctor,
+    /// Print what is in a file, or in all files of its kind, damaged places too: exit code 4 if there are any.
+    Dump(Dump),
+    /// Copy the sound files of a database that is not in use to a new directory, and list what is lost: exit code 4.
+    Repair(Repair),
+    /// Copy every sound block and record of a database that is not in use to a new directory, and list what is lost:
+    /// exit code 4.
+    Salvage {
+        /// The new directory, which must be empty or not there.
+        #[arg(long, value_name = "NEW")]
+        to: PathBuf,
+    },
+    /// Print the keys that two databases have different values for: exit code 1 if there are any.
+    Diff(Diff),
     /// Check or show a configuration.
     #[command(subcommand)]
     Config(Config),
@@ -113,6 +128,57 @@ pub(crate) struct Verify {
     /// Read every byte, as without flags.
     #[arg(long, conflicts_with = "quick")]
     pub(crate) full: bool,
+}
+
+/// Arguments of `dump`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Dump {
+    /// What is looked at.
+    pub(crate) kind: DumpFile,
+    /// A file, or the directory of a database for all of them; else that of -d.
+    #[arg(value_name = "FILE_OR_DIR")]
+    pub(crate) path: Option<PathBuf>,
+    /// Print keys and values, not only how long they are.
+    #[arg(long)]
+    pub(crate) show_data: bool,
+}
+
+/// Kinds of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DumpFile {
+    /// Segments of the log.
+    Wal,
+    /// Manifests.
+    Manifest,
+    /// Tables.
+    Sst,
+    /// Blob files.
+    Blob,
+}
+
+/// Arguments of `repair`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repair {
+    /// The new directory, which must be empty or not there.
+    #[arg(long, value_name = "NEW")]
+    pub(crate) to: PathBuf,
+    /// Give files a second name instead of copying them.
+    #[arg(long)]
+    pub(crate) link: bool,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    /// One database.
+    #[arg(value_name = "DIR")]
+    pub(crate) left: PathBuf,
+    /// The other.
+    #[arg(value_name = "DIR")]
+    pub(crate) right: PathBuf,
+    /// Print the keys and values, not only how long they are.
+    #[arg(long)]
+    pub(crate) show_data: bool,
 }
 
 /// Arguments of `scan`.

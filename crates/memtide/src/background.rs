@@ -15,6 +15,7 @@ use crate::compaction;
 use crate::config::Durability;
 use crate::engine::{Engine, Jobs};
 use crate::flush;
+use crate::integrity::ScrubJob;
 use crate::keyspace_state::KeyspaceState;
 use crate::resume::MendJob;
 use crate::sealed_merge::{self, Merge, SEALED_AT_REST, SEALED_BUSY};
@@ -58,10 +59,30 @@ pub(crate) fn start(engine: &Arc<Engine>) -> Result<()> {
     Ok(())
 }
 
+/// Has the scrub job, started if need be, follow the engine's plan.
+pub(crate) fn scrub(engine: &Arc<Engine>) -> Result<()> {
+    let mut jobs = engine.jobs.lock();
+    // Under the lock: closing takes the jobs once it is marked as closed.
+    engine.check_open()?;
+    match jobs.scrub {
+        Some(job) => engine.env.executor.wake(job),
+        None => {
+            let job =
+                Watched { job: Box::new(ScrubJob::new(engine)), engine: Arc::downgrade(engine) };
+            let name = job.name();
+            let started = engine.env.executor.submit(Box::new(job));
+            let started = started.map_err(|error| Error::io("start a thread for", name, error))?;
+            jobs.scrub = Some(started);
+        }
+    }
+    Ok(())
+}
+
 /// Waits until all jobs have ended; the engine must be marked as closed.
 pub(crate) fn stop(engine: &Engine) {
-    let Jobs { flush, merge, compaction, sync, mend } = std::mem::take(&mut *engine.jobs.lock());
-    for job in [flush, merge, compaction, sync, mend].into_iter().flatten() {
+    let Jobs { flush, merge, compaction, sync, mend, scrub } =
+        std::mem::take(&mut *engine.jobs.lock());
+    for job in [flush, merge, compaction, sync, mend, scrub].into_iter().flatten() {
         engine.env.executor.join(job);
     }
 }

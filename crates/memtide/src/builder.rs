@@ -40,7 +40,7 @@ impl Db {
         Builder::new(dir.as_ref())
     }
 
-    fn open_in(
+    pub(crate) fn open_in(
         env: &Env,
         dir: &Path,
         config: &Config,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use memtide_base::sync::Arc;
 use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};
@@ -22,12 +23,13 @@ use crate::keyspace::Keyspace;
 use crate::keyspace_state::KeyspaceState;
 use crate::range::{HalfOpen, KeyRange};
 use crate::recovery::RecoveryReport;
+use crate::scrubs::ScrubPlan;
 use crate::snapshot::Snapshot;
 use crate::stats::{self, Stats};
 use crate::version::{Change, Edit};
 use crate::wal::Log;
 use crate::write::{self, Patience};
-use crate::{backup, checkpoint, compaction, flush, resume, shutdown};
+use crate::{background, backup, checkpoint, compaction, flush, resume, shutdown};
 
 /// An open database. Cheap to clone, usable from any thread; closes in order when the last handle, keyspaces
 /// included, is dropped.
@@ -400,6 +402,33 @@ impl Db {
     pub fn verify(&self, options: impl Into<VerifyOptions>) -> Result<VerifyReport> {
         self.engine().check_open()?;
         integrity::verify_online(self.engine(), options.into())
+    }
+
+    /// Looks at the whole database again and again, beside its readers and writers, until it is closed: a pass begins
+    /// now and every `every`, and reads no faster than `bytes_per_second`. What it finds is among [`Db::damages`]. A
+    /// further call replaces the plan. A pass that takes longer than `every` is followed by the next at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let dir = tempfile::tempdir()?;
+    /// let db = memtide::Db::open(dir.path().join("data"))?;
+    /// db.scrub(Duration::from_secs(30 * 24 * 3600), 1 << 20)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a time or rate of 0; `Closed`; no thread could be started.
+    pub fn scrub(&self, every: Duration, bytes_per_second: u64) -> Result<()> {
+        if every.is_zero() || bytes_per_second == 0 {
+            return Err(Error::invalid_argument("a scrub takes a time and a rate above 0"));
+        }
+        self.engine().scrubs.set(Some(ScrubPlan { every, bytes_per_second }));
+        background::scrub(self.engine())
+    }
+
+    /// Ends what [`Db::scrub`] began, after the file that it looks at; nothing if it did not.
+    pub fn stop_scrub(&self) {
+        self.engine().scrubs.set(None);
     }
 
     /// The last damages that were found since the database was opened, oldest first, 64 at most.

@@ -31,6 +31,7 @@ use crate::hold::Hold;
 use crate::keyspace_state::KeyspaceState;
 use crate::pace::Pace;
 use crate::reserve::Reserve;
+use crate::scrubs::Scrubs;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
 use crate::threads::Threads;
@@ -157,6 +158,8 @@ pub(crate) struct Engine {
     pub(crate) flush_failure: Mutex<Option<String>>,
     /// Why the last compaction failed; `None` if it did not.
     pub(crate) compaction_failure: Mutex<Option<String>>,
+    /// Whether it is looked at again and again.
+    pub(crate) scrubs: Scrubs,
     /// Damage that was found since it was opened.
     pub(crate) damages: Damages,
     pub(crate) closed: AtomicBool,
@@ -175,6 +178,7 @@ pub(crate) struct Jobs {
     pub(crate) compaction: Option<memtide_env::JobId>,
     pub(crate) sync: Option<memtide_env::JobId>,
     pub(crate) mend: Option<memtide_env::JobId>,
+    pub(crate) scrub: Option<memtide_env::JobId>,
 }
 
 impl Engine {

@@ -59,6 +59,7 @@ mod recovery;
 mod reserve;
 mod resume;
 mod rewrite;
+mod scrubs;
 mod sealed_merge;
 mod sealed_run;
 mod shutdown;
@@ -85,8 +86,11 @@ pub use config::{
 pub use damage::Damage;
 pub use db::{Batch, Db};
 pub use health::{Health, HealthState, HealthTransition};
-pub use inspector::Inspector;
-pub use integrity::{Depth, VerifyOptions, VerifyReport};
+pub use inspector::{Difference, Inspector};
+pub use integrity::{
+    Depth, DoctorKeyspace, DoctorReport, DumpItem, DumpKind, DumpValue, KeySpan, Loss,
+    RescueReport, VerifyOptions, VerifyReport,
+};
 pub use iter::Iter;
 pub use keyspace::Keyspace;
 pub use memtide_base::{Error, ErrorKind, Result, SeqNo, Slice};

@@ -45,6 +45,7 @@ use crate::hold::Hold;
 use crate::keyspace_state::{KeyspaceState, RUNS_MAX};
 use crate::pace::Pace;
 use crate::reserve::{self, Reserve};
+use crate::scrubs::Scrubs;
 use crate::sealed_merge;
 use crate::snapshots::Snapshots;
 use crate::table_store::TableStore;
@@ -372,6 +373,7 @@ impl Parts<'_> {
             merge_work: AtomicBool::new(false),
             flush_failure: Mutex::new(None),
             compaction_failure: Mutex::new(None),
+            scrubs: Scrubs::default(),
             damages: Damages::default(),
             closed: AtomicBool::new(false),
             tally: Tally::default(),

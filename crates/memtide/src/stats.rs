@@ -76,6 +76,10 @@ pub struct Stats {
     pub compaction_failure: Option<String>,
     /// Damages that were found since the database was opened: [`Db::damages`](crate::Db::damages) has the last.
     pub damages: u64,
+    /// Passes of [`Db::scrub`](crate::Db::scrub) that ended since the database was opened.
+    pub scrub_passes: u64,
+    /// Bytes that they looked at.
+    pub scrub_bytes: u64,
 }
 
 /// How often somebody waited for something since the database was opened, and how long together.
@@ -178,6 +182,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         flush_failure: engine.flush_failure.lock().clone(),
         compaction_failure: engine.compaction_failure.lock().clone(),
         damages: engine.damages.count(),
+        scrub_passes: engine.scrubs.done().0,
+        scrub_bytes: engine.scrubs.done().1,
     }
 }
 

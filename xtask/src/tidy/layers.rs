@@ -11,7 +11,7 @@ const SRC: &str = "crates/memtide/src";
 
 /// Each layer with its top-level modules, lowest first.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("words", &["config", "damage", "health", "hold", "range", "snapshots", "threads"]),
+    ("words", &["config", "damage", "health", "hold", "range", "scrubs", "snapshots", "threads"]),
     (
         "shape of the tree",
         &["blob_store", "durable", "files", "reserve", "table_store", "version", "wal"],

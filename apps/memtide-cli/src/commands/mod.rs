@@ -5,8 +5,12 @@ mod backup;
 mod bench;
 mod config;
 mod data;
+mod diff;
+mod doctor;
+mod dump;
 mod export;
 mod import;
+mod rescue;
 mod stats;
 mod upkeep;
 mod verify;
@@ -31,6 +35,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Verify(verify) => verify::run(global, verify),
         Command::Checkpoint { to } => backup::checkpoint(global, to),
         Command::Backup(what) => backup::run(global, what),
+        Command::Doctor => doctor::run(global),
+        Command::Dump(dump) => dump::run(global, dump),
+        Command::Repair(repair) => rescue::repair(global, repair),
+        Command::Salvage { to } => rescue::salvage(global, to),
+        Command::Diff(diff) => diff::run(global, diff),
         Command::Config(config) => config::run(global, config),
         Command::Bench(Bench::Memtables(memtables)) => bench::run(global, memtables),
         Command::Exec(exec) => exec::run(global, exec),

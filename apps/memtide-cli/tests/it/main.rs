@@ -9,4 +9,5 @@ mod data;
 mod exec;
 mod exit_codes;
 mod import;
+mod integrity;
 mod program;

@@ -187,8 +187,8 @@ impl LogReader {
     pub fn with_header(file: Arc<dyn ReadFile>, name: &Path, header: LogHeader) -> Result<Self> {
         let window = Window::new(file, name)?;
         let space = Space { base: header.base, salt: header.salt, end: header.end_offset() };
-        let (at, durable, tolerant, end) = (HEADER_LEN, 0, true, None);
-        Ok(Self { window, header, space, at, durable, tolerant, end })
+        let (at, durable, tolerant, end, ends_at) = (HEADER_LEN, 0, true, None, u64::MAX);
+        Ok(Self { window, header, space, at, durable, tolerant, end, ends_at })
     }
 
     /// Goes on behind damage, where the next valid record lies; the LSNs that were passed over. `None` if no valid

@@ -29,6 +29,8 @@ pub(super) struct Look<'a> {
     pub(super) depth: Depth,
     /// Whose memory open tables are.
     pub(super) shared: Arc<TableShared>,
+    /// The name under which a file is found.
+    pub(super) found_as: &'a dyn Fn(&Path) -> PathBuf,
     /// Comes between the file and its reader.
     pub(super) through: &'a dyn Fn(Arc<dyn ReadFile>) -> Arc<dyn ReadFile>,
 }
@@ -46,7 +48,15 @@ impl<'a> Look<'a> {
         db_uuid: [u8; 16],
         depth: Depth,
     ) -> Self {
-        Self { vfs, layout, db_uuid, depth, shared: shared_by_none(), through: &|file| file }
+        Self {
+            vfs,
+            layout,
+            db_uuid,
+            depth,
+            shared: shared_by_none(),
+            found_as: &|name| name.to_path_buf(),
+            through: &|file| file,
+        }
     }
 
     /// Looks at every table and blob file of a version. `may_go_on` is asked before each.
@@ -106,7 +116,7 @@ impl<'a> Look<'a> {
     }
 
     /// Every value of a table that lies in a blob file begins where the table says.
-    fn handles(
+    pub(super) fn handles(
         &self,
         version: &Version,
         blobs: &BTreeMap<u64, BlobFile>,
@@ -131,7 +141,7 @@ impl<'a> Look<'a> {
     }
 
     /// Opens a blob file that is the one the manifest knows; beside it, what is wrong with its records.
-    fn blob(&self, meta: &BlobMeta) -> Result<(BlobFile, Result<()>)> {
+    pub(super) fn blob(&self, meta: &BlobMeta) -> Result<(BlobFile, Result<()>)> {
         let (name, summary) = (files::blob_name(meta.number), &meta.summary);
         let file = self.open(BLOB_FILE, &name)?;
         if self.depth == Depth::Full {
@@ -147,7 +157,7 @@ impl<'a> Look<'a> {
 
     /// A file to read from; one that cannot be opened is damage.
     pub(super) fn open(&self, what: &str, name: &Path) -> Result<Arc<dyn ReadFile>> {
-        let opened = self.vfs.open_read(&self.layout.at(name));
+        let opened = self.vfs.open_read(&self.layout.at((self.found_as)(name)));
         let missing =
             |error| Error::corruption(what, name, 0, format!("it cannot be opened: {error}"));
         opened.map(self.through).map_err(missing)

@@ -3,14 +3,27 @@
 //!
 //! - `check`: one file of a database, quickly or wholly. `verify`: all of a closed one; `online`: all of an open one,
 //!   beside its writers. `scrub`: that again and again, as a job.
+//! - `doctor`: what a person wants to know first. `dump`: what is in a file.
+//! - `rescue`: what is sound of a damaged one, copied elsewhere.
 //!
 //! Which of these ask, and what is done with what they say, is the callers' to know. See `docs/guide/integrity.md`.
 
 mod check;
+mod doctor;
+mod dump;
 mod online;
+mod rescue;
+mod scrub;
 mod verify;
 
+pub(crate) use doctor::doctor;
+pub use doctor::{DoctorKeyspace, DoctorReport};
+pub use dump::{DumpItem, DumpKind, DumpValue};
+pub(crate) use dump::{dump, files_of};
 pub(crate) use online::verify as verify_online;
+pub(crate) use rescue::{Keep, rescue};
+pub use rescue::{KeySpan, Loss, RescueReport};
+pub(crate) use scrub::ScrubJob;
 pub(crate) use verify::verify;
 
 use memtide_base::Error;

@@ -1,9 +1,10 @@
 //! Looks at all of an open database, beside its writers.
 //!
 //! Tables and blob files are those of one version per keyspace, which keeps them; of manifest and log, what is durable
-//! when it begins. Nothing is locked while files are read. A reader that is too fast waits as a compaction does;
-//! closing the database ends it.
+//! when it begins. Nothing but the manifest is locked while it is read. A reader that is too fast waits as a
+//! compaction does; closing the database ends it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -66,15 +67,39 @@ impl Walk {
 
     pub(super) fn version(&self, version: &Version, report: &mut VerifyReport) -> Result<()> {
         let engine = &self.engine;
-        let look = Look {
+        self.with_look(|look| look.keyspace(version, report, &|| engine.check_open()))
+    }
+
+    fn with_look<T>(&self, look: impl FnOnce(&Look<'_>) -> T) -> T {
+        let engine = &self.engine;
+        look(&Look {
             vfs: &*engine.env.vfs,
             layout: &engine.layout,
             db_uuid: engine.uuid,
             depth: self.depth,
             shared: engine.tables.shared(),
+            found_as: &|name| name.to_path_buf(),
             through: &|file| self.through(file),
-        };
-        look.keyspace(version, report, &|| engine.check_open())
+        })
+    }
+
+    /// The table or blob file with this number, if it still is part of the database.
+    pub(super) fn file(&self, number: u64, report: &mut VerifyReport) -> Result<()> {
+        for keyspace in self.engine.all_keyspaces() {
+            let version = Arc::clone(&keyspace.current().version);
+            self.with_look(|look| {
+                if let Some(meta) = version.blob(number) {
+                    report.take(meta.summary.size, look.blob(meta).and_then(|(_, found)| found));
+                }
+                if let Some(meta) = version.tables().find(|table| table.number == number) {
+                    // Blob files are looked at by themselves.
+                    let blobs = BTreeMap::new();
+                    let looked = look.table(meta).and_then(|t| look.handles(&version, &blobs, &t));
+                    report.take(meta.size, looked);
+                }
+            });
+        }
+        self.engine.check_open()
     }
 
     /// The manifest as it is now.

@@ -43,7 +43,7 @@ pub(crate) fn verify(env: &Env, root: &Path, depth: Depth) -> Result<VerifyRepor
 }
 
 /// What the manifest that counts says.
-fn load(vfs: &dyn Vfs, layout: &Layout) -> Result<ManifestState> {
+pub(super) fn load(vfs: &dyn Vfs, layout: &Layout) -> Result<ManifestState> {
     match version::read_current(vfs, layout)? {
         Some(number) => Ok(version::load(vfs, layout, number, &Arc::new(Graveyard::default()))?.0),
         None if has_files(vfs, layout) => {

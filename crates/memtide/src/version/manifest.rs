@@ -630,6 +630,38 @@ pub(crate) fn load(
     Ok((state, torn))
 }
 
+/// What can be read of a manifest that may be damaged: its edits up to the first that is not sound. `None` if there is
+/// none.
+pub(crate) fn load_partly(vfs: &dyn Vfs, layout: &Layout, number: u64) -> Option<ManifestState> {
+    let name = files::manifest_name(number);
+    let file = vfs.open_read(&layout.at(&name)).ok()?;
+    let mut reader = match LogReader::of_file(Arc::clone(&file), &name) {
+        Ok(Opened::Log(reader)) => *reader,
+        Ok(Opened::Torn { .. }) | Err(_) => {
+            let mut page = [0; 4096];
+            file.read_exact_at(&mut page, 0).ok()?;
+            let header = LogHeader::decode_mended(&name, &page)?;
+            LogReader::with_header(file, &name, header).ok()?
+        }
+    };
+    reader.set_tolerant(true);
+    let mut state = ManifestState::new(reader.header().db_uuid, 0, &Arc::default());
+    let (mut chain, mut edits) = (0, 0_u64);
+    while let Ok(Some(record)) = reader.next() {
+        if record.kind != RecordKind::Meta {
+            continue;
+        }
+        let mut next = state.clone();
+        let applied =
+            Edit::decode(record.payload, chain).and_then(|edit| next.apply(&edit).map(drop));
+        if applied.is_err() {
+            break;
+        }
+        (state, chain, edits) = (next, xxh3_64(0, record.payload), edits + 1);
+    }
+    (edits > 0).then_some(state)
+}
+
 #[cfg(test)]
 mod tests {
     use memtide_base::Upper;

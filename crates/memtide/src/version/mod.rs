@@ -23,7 +23,9 @@ use memtide_storage::blob::BlobHandle;
 use crate::files::{self, BLOB_DIR};
 pub(crate) use blob_meta::BlobMeta;
 pub(crate) use edit::{Change, ClosedWal, Edit, StoredBlob, StoredTable};
-pub(crate) use manifest::{Manifest, ManifestState, load, read_current, write_snapshot};
+pub(crate) use manifest::{
+    Manifest, ManifestState, load, load_partly, read_current, write_snapshot,
+};
 pub(crate) use run::{Run, RunId};
 pub(crate) use table_meta::{Graveyard, TableMeta};
 

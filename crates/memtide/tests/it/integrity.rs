@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use memtide::{Config, Db, Depth, Durability, ErrorKind, Inspector, MemtableType, VerifyOptions};
+use memtide::{
+    Config, Db, Depth, DumpKind, Durability, ErrorKind, Inspector, MemtableType, VerifyOptions,
+};
 use memtide_env::vfs::Disk;
 use memtide_env::{Clock, Simulation, Vfs};
 
@@ -152,4 +154,122 @@ fn a_slow_look_takes_its_time() {
     assert!(passed > Duration::from_secs(bytes / 2048), "{bytes} B in {passed:?}");
     db.clone().close().unwrap();
     assert_eq!(db.verify(options).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_scrub_comes_by_everything_finds_damage_and_ends_with_the_database() {
+    let sim = Simulation::on(made(MemtableType::Skiplist), 4);
+    let db = open(&sim, MemtableType::Skiplist);
+    let every = Duration::from_secs(3600);
+    assert_eq!(db.scrub(every, 0).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    db.scrub(every, 1 << 20).unwrap();
+    sim.steps.run_until_idle();
+    assert_eq!((db.stats().scrub_passes, db.damages()), (1, Vec::new()));
+    assert!(db.stats().scrub_bytes > 10_000);
+    let table = with_extension(&sim.vfs.disk(), "sst").remove(1);
+    sim.vfs.corrupt(&table, 20, 1).unwrap();
+    sim.clock.advance(every);
+    sim.steps.run_until_idle();
+    assert_eq!(db.stats().scrub_passes, 2);
+    assert_eq!(db.damages().len(), 1);
+    assert_eq!(db.damages()[0].file, table.strip_prefix(ROOT).unwrap());
+    db.stop_scrub();
+    sim.clock.advance(every);
+    sim.steps.run_until_idle();
+    assert_eq!(db.stats().scrub_passes, 2);
+    db.scrub(every, 1).unwrap();
+    db.close().unwrap();
+}
+
+#[test]
+fn a_doctor_says_what_is_there_and_what_to_do() {
+    let disk = made(MemtableType::Trie);
+    let (sim, inspector) = inspect(&disk, 2);
+    sim.vfs.create(Path::new("/db/sst/00000000000000ff.sst"), 0).unwrap();
+    sim.vfs.create(Path::new("/db/letter"), 0).unwrap();
+    let before = sim.vfs.op_count();
+    let found = inspector.doctor().unwrap();
+    assert_eq!(sim.vfs.op_count(), before, "it writes nothing");
+    assert_eq!((found.state, found.keyspaces.len(), found.torn_bytes), ("healthy", 3, 0));
+    assert!(found.log_writes > 40 && found.log_segments > 2 && found.bytes > 60_000, "{found:?}");
+    assert_eq!(found.orphans, [PathBuf::from("sst/00000000000000ff.sst")]);
+    assert_eq!(found.strangers, [PathBuf::from("letter")]);
+    let tables = with_extension(&disk, "sst").len() as u64;
+    assert_eq!(found.keyspaces.iter().map(|keyspace| keyspace.tables).sum::<u64>(), tables);
+    sim.vfs.remove(&with_extension(&disk, "sst")[0]).unwrap();
+    let found = inspector.doctor().unwrap();
+    assert_eq!((found.state, found.damages.len()), ("damaged", 1));
+    assert!(found.advice.iter().any(|what| what.contains("salvage")), "{found:?}");
+}
+
+#[test]
+fn a_dump_tells_every_piece_and_goes_on_behind_damage() {
+    let disk = made(MemtableType::Sorted);
+    for (kind, extension, piece) in [
+        (DumpKind::Wal, "wal", "put"),
+        (DumpKind::Table, "sst", "put"),
+        (DumpKind::Blob, "blob", "value"),
+        (DumpKind::Manifest, "", "table"),
+    ] {
+        let (sim, inspector) = inspect(&disk, 2);
+        let count = || {
+            let mut pieces = std::collections::BTreeMap::<String, u64>::new();
+            let damages = inspector.dump(kind, &mut |_, item| {
+                *pieces.entry(item.what.to_owned()).or_default() += 1;
+                Ok(())
+            });
+            (damages.unwrap(), pieces)
+        };
+        let (damages, whole) = count();
+        assert_eq!(damages, 0, "{whole:?}");
+        assert!(whole[piece] > 3, "{whole:?}");
+        let is_one = |path: &PathBuf| match extension {
+            "" => path.to_str().unwrap().contains("MANIFEST"),
+            _ => path.extension().is_some_and(|found| found == extension),
+        };
+        for path in sim.vfs.files().iter().filter(|path| is_one(path)) {
+            sim.vfs.corrupt(path, sim.vfs.file_len(path).unwrap() / 3, 4).unwrap();
+        }
+        let (damages, damaged) = count();
+        assert!(damages > 0, "{kind:?}");
+        let sound = |pieces: &std::collections::BTreeMap<String, u64>| {
+            pieces.iter().filter(|(what, _)| *what != "damage").map(|(_, count)| count).sum::<u64>()
+        };
+        assert!(damaged[piece] > 0 && sound(&damaged) < sound(&whole), "{damaged:?} {whole:?}");
+    }
+}
+
+#[test]
+fn two_databases_differ_in_the_keys_that_are_told() {
+    let sim = Simulation::new(1);
+    let [a, b] = ["/a", "/b"].map(|dir| Db::builder(dir).env(sim.env.clone()).open().unwrap());
+    for (db, rows) in [
+        (&a, [("both", "1"), ("left", "2"), ("other", "3")]),
+        (&b, [("both", "1"), ("other", "4"), ("right", "5")]),
+    ] {
+        rows.iter().for_each(|(key, value)| db.put(key, value).unwrap());
+    }
+    a.keyspace("mine").unwrap().put("key", "value").unwrap();
+    a.close().unwrap();
+    b.close().unwrap();
+    let [a, b] = ["/a", "/b"].map(|dir| Db::inspect(dir).env(sim.env.clone()));
+    let mut told = Vec::new();
+    let count = a.diff(&b, &mut |found| {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let values = [found.left, found.right].map(|value| value.map(text));
+        told.push((found.keyspace.to_owned(), text(found.key), values));
+        Ok(())
+    });
+    assert_eq!(count.unwrap(), 4);
+    let want = [
+        ("default", "left", [Some("2"), None]),
+        ("default", "other", [Some("3"), Some("4")]),
+        ("default", "right", [None, Some("5")]),
+        ("mine", "key", [Some("value"), None]),
+    ];
+    let want = want.map(|(keyspace, key, values)| {
+        (keyspace.to_owned(), key.to_owned(), values.map(|value| value.map(str::to_owned)))
+    });
+    assert_eq!(told, want);
+    assert_eq!(a.diff(&a, &mut |_| panic!("nothing differs")).unwrap(), 0);
 }

@@ -29,6 +29,7 @@ mod own_memtable;
 mod pace;
 mod range_deletes;
 mod reopen;
+mod rescue;
 mod script;
 mod strategies;
 mod threads;
