@@ -327,7 +327,10 @@ fn salvage_loses_one_block_where_repair_loses_a_table() {
 #[test]
 fn random_damage_costs_only_what_is_listed() {
     let closed = [made(MemtableType::Skiplist, 21), made(MemtableType::HashLinkedList, 22)];
-    for seed in oracle::seeds(0..60, 4) {
+    let mut seeds = oracle::seeds(0..60, 4);
+    // A table without a keyspace refers to a blob file that has one; two headers that follow each other are lost.
+    seeds.extend([5_887_607_094_730_781_422, 5_346_857_022_553_417_263]);
+    for seed in seeds {
         let mut draw = Draw::new(seed);
         let closed = &closed[usize::try_from(seed % 2).unwrap()];
         let harms: Vec<(PathBuf, u64, u64)> = (0..=draw.below(4))

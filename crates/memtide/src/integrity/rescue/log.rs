@@ -228,9 +228,14 @@ impl Rescue<'_> {
                 }
             }
         }
-        if let Some(next) = next.filter(|next| next.header.is_none() && is_whole) {
-            // Only that header would say where this one had to end.
-            self.lose(name, writer.position(), next.base, "it may have ended later");
+        // Only the header that is lost would say where this one had to end.
+        let ends_anywhere = match next {
+            Some(next) => next.header.is_none(),
+            None => segment.header.is_none() && expected == 0,
+        };
+        if ends_anywhere {
+            let to = segment.reaches_to(next);
+            self.lose(name, writer.position(), to, "it may have ended later");
             is_whole = false;
         }
         writer.sync()?;

@@ -38,6 +38,13 @@ struct Blob {
     sound: Option<StoredBlob>,
 }
 
+impl Blob {
+    /// Whether it is sound and of this keyspace: tables of others cannot refer to it.
+    fn is_of(&self, keyspace: u32) -> bool {
+        self.sound.is_some_and(|sound| sound.keyspace == keyspace)
+    }
+}
+
 type Blobs = BTreeMap<u64, Blob>;
 
 /// A table of the source.
@@ -110,7 +117,9 @@ impl Rescue<'_> {
         for candidate in candidates {
             let lacks = candidate.sound.as_ref().and_then(|stored| {
                 let mut refs = stored.summary.blobs.iter();
-                refs.find(|of| blobs.get(&of.number).is_none_or(|blob| blob.sound.is_none()))
+                refs.find(|of| {
+                    !blobs.get(&of.number).is_some_and(|blob| blob.is_of(stored.keyspace))
+                })
             });
             let damage = candidate.damage.clone().or_else(|| {
                 lacks.map(|of| {
@@ -486,7 +495,7 @@ struct Output<'r, 'e> {
 }
 
 impl Output<'_, '_> {
-    /// Adds a version, moving its value out of a blob file that is not sound; why it is lost if it is.
+    /// Adds a version, moving its value out of a blob file that stays behind; why it is lost if it is.
     fn add(&mut self, blobs: &Blobs, entry: Entry<'_>) -> Result<Option<String>> {
         if entry.kind != Kind::BlobHandle {
             self.builder()?.add(entry)?;
@@ -499,7 +508,7 @@ impl Output<'_, '_> {
         let Some(blob) = blobs.get(&number) else {
             return Ok(Some(format!("the value is in blob file {number:016x}, which is missing")));
         };
-        let read = if blob.sound.is_some() {
+        let read = if blob.is_of(self.keyspace) {
             blob.file.check(entry.key, handle).map(|()| None)
         } else {
             blob.file.get(entry.key, handle).map(Some)
