@@ -92,15 +92,15 @@ pub(crate) fn open_segments(
     for (at, (reader, _)) in readers.iter_mut().enumerate() {
         if let Some(next) = older.get(at + 1) {
             reader.expect_end(next.header.prev_end);
+        } else if let Some(closed) =
+            state.closed.filter(|closed| closed.base == reader.header().base)
+        {
+            reader.expect_end(closed.end);
         } else if reader.header().base + reader.header().segment_bytes > state.wal_start {
             // The log is synced up to what is flushed before a table counts. A segment that failed owes nothing.
             let logged = state.keyspaces.iter().filter(|keyspace| keyspace.options.logged);
             let flushed = logged.map(|keyspace| keyspace.flushed_to).max();
             reader.expect_durable(flushed.unwrap_or_default());
-            if let Some(closed) = state.closed.filter(|closed| closed.base == reader.header().base)
-            {
-                reader.expect_end(closed.end);
-            }
         }
     }
     Ok(Segments { readers, older })

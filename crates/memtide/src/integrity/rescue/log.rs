@@ -13,6 +13,7 @@ use memtide_storage::log::{
 use super::found::Found;
 use super::{Keep, Loss, Rescue};
 use crate::files;
+use crate::version::ClosedWal;
 
 const PAGE: u64 = 4096;
 const PAGE_LEN: usize = 4096;
@@ -21,8 +22,8 @@ const RECORD_MIN: u64 = RECORD_HEADER_LEN as u64;
 /// What the new manifest says of the log.
 pub(super) struct NewLog {
     pub(super) start: u64,
-    /// Base of the newest segment; 0 if there is none.
-    pub(super) newest: u64,
+    /// Where it ends; `None` if there is none.
+    pub(super) closed: Option<ClosedWal>,
 }
 
 /// A segment of the source.
@@ -98,7 +99,8 @@ impl Rescue<'_> {
             self.lose(files::WAL_DIR, needed, to, "the newest segment of the log is missing");
         }
         // The first record that is kept may lie behind what the manifest needed.
-        Ok(NewLog { start: found.wal_start, newest: end.base })
+        let closed = (end.base > 0).then_some(ClosedWal { base: end.base, end: end.lsn });
+        Ok(NewLog { start: found.wal_start, closed })
     }
 
     fn lose(&mut self, file: impl AsRef<Path>, from: SeqNo, to: SeqNo, what: &str) {
@@ -161,6 +163,12 @@ impl Rescue<'_> {
             }
             return Ok(is_new);
         };
+        let is_readable = segment.header.is_some();
+        if !is_readable && self.keep == Keep::Whole {
+            let to = expected.max(segment.reaches_to(next));
+            self.lose(name, segment.base, to, "its header is damaged");
+            return Ok(false);
+        }
         let bytes = segment.header.as_ref().map_or(0, |header| header.segment_bytes);
         let bytes =
             if bytes > 0 { bytes } else { segment.bytes.max(PAGE + 1).next_multiple_of(PAGE) };
@@ -180,17 +188,7 @@ impl Rescue<'_> {
         let mut writer = LogWriter::create(&*self.env.vfs, &self.to.at(&to), &to, header, 0)?;
         reader.set_tolerant(true);
         reader.expect_durable(expected);
-        let (mut is_whole, mut is_behind_damage) =
-            (segment.header.is_some(), segment.header.is_none());
-        if !is_whole && self.keep == Keep::Whole {
-            self.lose(
-                name,
-                segment.base,
-                expected.max(segment.reaches_to(next)),
-                "its header is damaged",
-            );
-            return Ok(false);
-        }
+        let (mut is_whole, mut is_behind_damage) = (is_readable, !is_readable);
         loop {
             while let Some(record) = reader.next()? {
                 if record.kind != RecordKind::Batch {

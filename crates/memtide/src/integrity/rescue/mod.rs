@@ -167,7 +167,9 @@ impl Rescue<'_> {
         changes.push(Change::NextFile { number: self.next_file });
         changes.push(Change::NextKeyspace { id: found.next_keyspace });
         changes.push(Change::WalStart { lsn: log.start });
-        changes.push(Change::SeqHigh { seq: log.newest });
+        // Behind the end that the log has now, tables may know of more.
+        changes.push(Change::SeqHigh { seq: log.closed.map_or(0, |closed| closed.base) });
+        changes.extend(log.closed.map(Change::Closed));
         let mut state =
             ManifestState::new(found.uuid, found.hash_seed, &Arc::<Graveyard>::default());
         state.apply(&Edit::new(changes)).map_err(Error::internal)?;
