@@ -129,6 +129,9 @@ struct FlushJob {
     engine: Weak<Engine>,
     /// Whether the last one was.
     sealed_at_rest: bool,
+    /// After a failure nothing is tried before, whoever wakes this job: the merge job does so at once where it cannot
+    /// help, and both would go round in circles.
+    retry_at: Duration,
     /// The keyspace that was flushed last: those behind it come first, so that none waits for ever.
     last: u32,
     /// When everything may be tried next although there is no space.
@@ -143,6 +146,11 @@ impl Job for FlushJob {
     fn step(&mut self) -> Step {
         let Some(engine) = alive(&self.engine) else { return Step::Done };
         engine.bury();
+        // Who mends what is broken takes the failure back, and need not wait.
+        let failed = engine.flush_failure.lock().is_some();
+        if failed && engine.env.clock.now() < self.retry_at {
+            return Step::Park(Some(self.retry_at));
+        }
         if !engine.flush_work.swap(false, Ordering::AcqRel) {
             return Step::Park(None);
         }
@@ -177,7 +185,8 @@ impl Job for FlushJob {
 
 impl FlushJob {
     fn new(engine: Weak<Engine>) -> Self {
-        Self { engine, sealed_at_rest: false, last: 0, all_from: Duration::ZERO }
+        let (retry_at, all_from) = (Duration::ZERO, Duration::ZERO);
+        Self { engine, sealed_at_rest: false, retry_at, last: 0, all_from }
     }
 
     /// Flushes what fits, while there is no space: the log that is not needed then gives back more than a table takes.
@@ -203,13 +212,17 @@ impl FlushJob {
     }
 
     /// Says why a flush was not done, and when it is tried again.
-    fn failed(&self, engine: &Engine, keyspace: &KeyspaceState, why: String) -> Step {
+    fn failed(&mut self, engine: &Engine, keyspace: &KeyspaceState, why: String) -> Step {
         engine.pace.flushes.lock().rest(engine.env.clock.now());
         *engine.flush_failure.lock() = Some(why);
         keyspace.want_flush();
         engine.freed.notify();
         // Whoever mends what is broken wakes the job.
-        if engine.health.check_running().is_err() { Step::Park(None) } else { park(engine, RETRY) }
+        if engine.health.check_running().is_err() {
+            return Step::Park(None);
+        }
+        self.retry_at = engine.env.clock.now() + RETRY;
+        Step::Park(Some(self.retry_at))
     }
 }
 
