@@ -132,6 +132,39 @@ impl Write for Output {
     }
 }
 
+/// Lines for standard output, from a walk of the engine that ends when one cannot be written.
+pub(crate) struct Lines {
+    output: Output,
+    /// Why one was not written.
+    closed: Option<io::Error>,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        Self { output: output(), closed: None }
+    }
+
+    /// # Errors
+    /// It could not be written; [`Lines::finish`] says why.
+    pub(crate) fn add(&mut self, line: &dyn fmt::Display) -> memtide::Result<()> {
+        writeln!(self.output, "{line}").map_err(|error| {
+            let told = Error::io("write to", "standard output", io::Error::from(error.kind()));
+            self.closed = Some(error);
+            told
+        })
+    }
+
+    /// Hands everything to the operating system; what the walk came to.
+    pub(crate) fn finish<T>(self, walked: memtide::Result<T>) -> Outcome<T> {
+        if let Some(error) = self.closed {
+            return Err(error.into());
+        }
+        let walked = walked?;
+        self.output.finish()?;
+        Ok(walked)
+    }
+}
+
 /// Writes a JSON document and a newline to standard output.
 pub(crate) fn print_json(value: &serde_json::Value) -> Outcome {
     let mut output = output();

@@ -1,13 +1,12 @@
 //! `dump`: what is in files, a line for each piece: file, offset, what it is, what it says.
 
-use std::io::Write;
 use std::path::Path;
 
 use memtide::{Db, DumpItem, DumpKind, DumpValue, Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Dump, DumpFile, Global};
-use crate::formats::{escape, hex};
+use crate::formats::shown;
 use crate::open;
 use crate::report::{self, Outcome};
 
@@ -20,25 +19,15 @@ pub(crate) fn run(global: &Global, dump: &Dump) -> Outcome {
         DumpFile::Sst => DumpKind::Table,
         DumpFile::Blob => DumpKind::Blob,
     };
-    let mut output = report::output();
-    let mut closed = None;
+    let mut lines = report::Lines::new();
     let dumped = Db::inspect(&path).dump(kind, &mut |file, item| {
-        let line = if global.json {
-            document(file, &item, dump.show_data).to_string()
+        if global.json {
+            lines.add(&document(file, &item, dump.show_data))
         } else {
-            line(file, &item, dump.show_data)
-        };
-        writeln!(output, "{line}").map_err(|error| {
-            let told = Error::io("write to", "standard output", std::io::Error::from(error.kind()));
-            closed = Some(error);
-            told
-        })
+            lines.add(&line(file, &item, dump.show_data))
+        }
     });
-    if let Some(error) = closed {
-        return Err(error.into());
-    }
-    let damages = dumped?;
-    output.finish()?;
+    let damages = lines.finish(dumped)?;
     if damages > 0 {
         let plural = if damages == 1 { "" } else { "s" };
         let message = format!("{damages} damaged place{plural}");
@@ -54,12 +43,7 @@ fn line(file: &Path, item: &DumpItem<'_>, show: bool) -> String {
         match value {
             DumpValue::Number(number) => line.push_str(&number.to_string()),
             DumpValue::Text(text) => line.push_str(&format!("{text:?}")),
-            DumpValue::Data(bytes) if show => {
-                line.push('"');
-                escape::escape(bytes, &mut line);
-                line.push('"');
-            }
-            DumpValue::Data(bytes) => line.push_str(&format!("({} B)", bytes.len())),
+            DumpValue::Data(bytes) => shown::push(bytes, show, &mut line),
         }
     }
     line
@@ -74,12 +58,7 @@ fn document(file: &Path, item: &DumpItem<'_>, show: bool) -> Value {
         let value = match value {
             DumpValue::Number(number) => json!(number),
             DumpValue::Text(text) => json!(text),
-            DumpValue::Data(bytes) if show => {
-                let mut digits = String::new();
-                hex::encode(bytes, &mut digits);
-                json!({ "len": bytes.len(), "hex": digits })
-            }
-            DumpValue::Data(bytes) => json!({ "len": bytes.len() }),
+            DumpValue::Data(bytes) => shown::document(bytes, show),
         };
         fields.insert((*name).to_owned(), value);
     }

@@ -9,6 +9,7 @@ pub(crate) mod escape;
 pub(crate) mod hex;
 pub(crate) mod jsonl;
 pub(crate) mod lines;
+pub(crate) mod shown;
 pub(crate) mod stats;
 
 /// One thing to import.
