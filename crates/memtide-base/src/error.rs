@@ -30,7 +30,7 @@ pub enum ErrorKind {
     Locked,
     /// Bytes on disk are not what was written. Never retried.
     Corruption,
-    /// The device is full. Nothing was written.
+    /// The device is full. Nothing of the write is visible.
     NoSpace,
     /// The operating system failed an operation.
     Io,
