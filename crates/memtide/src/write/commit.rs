@@ -46,10 +46,12 @@ pub(super) fn commit<W: Writes>(
     engine.check_open()?;
     if let Err(refused) = engine.health.check_writable() {
         let gives = |writes: &&W| gives_space(*writes);
-        match group.iter().all(gives) && engine.health.is_full() {
-            true => {}
-            false if group.len() > 1 => return Ok(Attempt::Apart),
-            false => return Err(refused),
+        let is_taken = group.iter().all(gives) && engine.health.is_full();
+        if !is_taken && group.len() > 1 {
+            return Ok(Attempt::Apart);
+        }
+        if !is_taken {
+            return Err(refused);
         }
     }
     if engine.memtable_bytes() >= engine.memtable_share() {
